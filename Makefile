@@ -1,0 +1,44 @@
+# `make repro` and `make test` work on a bare machine with Python 3.11 or newer: each makes .venv and installs the pins.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(BIN):$(PATH)
+
+.PHONY: install repro test lint types bench lock clean
+
+install: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(READY)
+
+repro: $(READY)
+	dvc repro
+
+test: $(READY)
+	python -m pytest -q -n auto
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	codespell
+
+types: $(READY)
+	mypy
+
+bench: $(READY)
+	for file in benchmarks/*.py; do python $$file --quick || exit 1; done
+
+# Pin what pyproject.toml allows today. Hashes are left out on purpose: torch has one version and several builds.
+lock:
+	rm -rf .lockenv && $(PYTHON) -m venv .lockenv
+	.lockenv/bin/python -m pip install --quiet torch==2.13.0
+	.lockenv/bin/python -m pip install --quiet '.[dev]'
+	.lockenv/bin/python -m pip freeze --exclude bulkprobe | sed 's/^\(torch==[0-9.]*\)+.*/\1/' | grep -v '^nvidia-\|^triton' > requirements.lock
+	rm -rf .lockenv
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

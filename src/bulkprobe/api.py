@@ -1,0 +1,144 @@
+"""bulkprobe without DVC, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+
+from bulkprobe.cohort.read import Cohort, read_cohort
+from bulkprobe.errors import UserError, some
+from bulkprobe.files import atomic_path, read_json, write_json
+from bulkprobe.params import Params, load_params
+from bulkprobe.probes import save as saving
+from bulkprobe.probes.metrics import auroc, harrell_c
+from bulkprobe.stages import paths, probe_mutation, probe_survival, probing
+from bulkprobe.stages.embed import embed_cohort
+from bulkprobe.stages.tasks import make_splits, mutation_labels, probing_patients, survival_labels
+from bulkprobe.store import Store, read_store
+
+__all__ = ["embed_cohort", "predict_store", "probe_store", "verify_results"]
+
+Task = Literal["mutation", "survival"]
+ROUNDING = 1e-6  # metrics files hold six decimals
+
+
+def probe_store(
+    store: Path, cohort: Path, task: str, output: Path, *, splits: Path | None = None, save: Path | None = None
+) -> dict[str, Any]:
+    """Probe an embedding store as the pipeline does and write the metrics file; returns its content.
+
+    With `save`, a final probe a label is fitted on all its patients, with the median of the chosen penalties.
+    """
+    if task not in ("mutation", "survival"):
+        raise UserError(f"task is {task!r}, expected mutation or survival")
+    params, people, vectors = load_params(), read_cohort(cohort), read_store(store)
+    table = make_splits(people, params) if splits is None else pd.read_parquet(splits)
+    run = probe_mutation.run if task == "mutation" else probe_survival.run
+    name = str(vectors.attributes.get("encoder", store.stem))
+    content, _ = run(vectors, name, people, table, params)
+    write_json(output, content)
+    if save is not None:
+        saving.save_probe(save, list(_final_probes(cast(Task, task), vectors, people, content, params)))
+    return content
+
+
+def _final_probes(
+    task: Task, store: Store, cohort: Cohort, content: dict[str, Any], params: Params
+) -> Iterator[saving.Probe]:
+    patients = probing_patients(cohort)
+    vectors, transform = probing.embedding_of(store, patients), probing.transform_of(store)
+    mutation = mutation_labels(cohort, patients, params.probe_mutation)
+    survival = survival_labels(cohort, patients, params.probe_survival)
+    for label, entry in content["labels"].items():
+        if entry["mean"] is None:
+            continue  # undefined labels have no probe; the metrics file says why
+        shared: dict[str, Any] = {
+            "label": label,
+            "penalty": saving.median_penalty(entry["penalty"]),
+            "transform": transform,
+            "encoder": store.attributes,
+        }
+        if task == "mutation":
+            known = mutation[label].notna().to_numpy()
+            truth = mutation[label][known].to_numpy(dtype=bool)
+            yield saving.fit_mutation_probe(vectors[known], truth, **shared)
+        else:
+            rows = survival[survival.label == label]
+            place = patients.types.index.get_indexer(rows.patient_id)
+            yield saving.fit_survival_probe(
+                vectors[place], rows.time.to_numpy(float), rows.event.to_numpy(bool), **shared
+            )
+
+
+def predict_store(probes: Path, store: Path, output: Path) -> pd.DataFrame:
+    """Apply stored probes to a store: one row a sample and label, column score (higher = mutated, or worse survival).
+
+    Raises UserError where the store was made by another encoder or with other options.
+    """
+    vectors = read_store(store)
+    parts = []
+    for fitted in saving.load_probe(probes):
+        for key in ("model", "options", "checkpoint_sha256"):
+            trained, given = fitted.encoder.get(key), vectors.attributes.get(key)
+            if trained != given:
+                raise UserError(
+                    f"the probe was trained on embeddings with {key} {trained!r}, but {store} has {given!r}: "
+                    "embed with the same encoder and options"
+                )
+        score = saving.predict(fitted, vectors.embedding)
+        columns = {"task": fitted.task, "label": fitted.label, "sample_id": vectors.sample_id, "score": score}
+        parts.append(pd.DataFrame(columns))
+    table = pd.concat(parts, ignore_index=True)
+    with atomic_path(output) as aside:
+        if output.suffix == ".parquet":
+            table.to_parquet(aside, index=False)
+        elif output.suffix in (".csv", ".tsv"):
+            table.to_csv(aside, sep="," if output.suffix == ".csv" else "\t", index=False)
+        else:
+            raise UserError(f"{output.name} ends in {output.suffix!r}, expected .parquet, .csv or .tsv")
+    return table
+
+
+def verify_results() -> Iterator[str]:
+    """Check the results of the pipeline in the current folder; UserError at the first that does not hold."""
+    params = load_params()
+    splits = pd.read_parquet(paths.SPLITS)
+    twice = splits.duplicated(["task", "label", "split", "patient_id"])
+    if twice.any():
+        raise UserError(f"{paths.SPLITS} has patients twice in a split: {some(splits.patient_id[twice].unique())}")
+    yield f"{paths.SPLITS}: every patient once a split, {splits.label.nunique()} labels"
+    for name in params.encoders:
+        store = read_store(paths.store_path(name))
+        yield f"{paths.store_path(name)}: {store.absent or f'{len(store.sample_id)} vectors, all finite'}"
+        for task in ("mutation", "survival"):
+            n = _recompute(name, task)
+            yield f"{paths.metrics_path(task, name)}: {n} scores equal to those recomputed from the predictions"
+
+
+def _recompute(encoder: str, task: str) -> int:
+    """Recompute every defined per-split score from the stored predictions."""
+    labels = read_json(paths.metrics_path(task, encoder))["labels"]
+    table = pd.read_parquet(paths.predictions_path(task, encoder))
+    by_part = {(str(label), int(split)): part for (label, split), part in table.groupby(["label", "split"])}
+    checked = 0
+    for label, entry in labels.items():
+        for split, value in enumerate(entry["per_split"]):
+            if value is None:
+                continue
+            part = by_part[label, split]
+            score = part.score.to_numpy(float)
+            if task == "mutation":
+                again = auroc(part.truth.to_numpy(bool), score)
+            else:
+                again = harrell_c(part.time.to_numpy(float), part.event.to_numpy(bool), score)
+            if not np.isclose(again, value, atol=ROUNDING):
+                raise UserError(
+                    f"{label}, split {split} of {encoder}: the metrics say {value}, the predictions {again:.6f}; "
+                    "run `dvc repro`"
+                )
+            checked += 1
+    return checked

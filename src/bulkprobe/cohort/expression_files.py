@@ -1,0 +1,179 @@
+"""A lab's own expression tables as one source: any orientation, several files, any declared scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm import tqdm
+
+from bulkprobe.cohort.expression_parts import ORIENTATIONS, Part, open_part
+from bulkprobe.cohort.gene_keys import Genes, read_gene_table, resolve
+from bulkprobe.cohort.genes import repeated, strip_version
+from bulkprobe.cohort.scales import FULL_TRANSCRIPTOME, Linear, check_upper_quartile, scale_named
+from bulkprobe.cohort.spool import Floats, GeneSpool, Index, Rows, SampleSpool
+from bulkprobe.errors import UserError, some
+
+_LOOK_AT = 32  # samples from which the upper quartile is judged
+
+
+def read_lab_expression(
+    paths: Sequence[Path],
+    scale: str,
+    orientation: str = "auto",
+    *,
+    genes: Path | pd.DataFrame | None = None,
+    layer: str | None = None,
+) -> LabExpression:
+    """Open one table or several (one per cohort) as one source; values are read when it is written.
+
+    Several tables are joined on their common genes, in the order of the first. `genes` maps keys to Ensembl
+    ids and lengths. See `LabExpression` for what comes out.
+    Raises UserError for what cannot be read, repeated samples (within or between files) and no common gene.
+    """
+    scale_named(scale)
+    if orientation not in ORIENTATIONS:
+        raise UserError(f"orientation {orientation!r} is not known; expected one of {', '.join(ORIENTATIONS)}")
+    if not paths:
+        raise UserError("no expression table given: expected at least one file")
+    table = read_gene_table(genes)
+    parts = [open_part(Path(path), orientation, table, layer) for path in paths]
+    samples = [name for part in parts for name in part.sample_ids]
+    if twice := repeated(samples):
+        raise UserError(f"samples stand in more than one table: {some(twice)}; keep each in one file")
+    each = [resolve(part.keys, part.genes, part.name) for part in parts]
+    shared = set(each[0].final).intersection(*(found.final for found in each[1:]))
+    keys = [key for key in each[0].final if key in shared]
+    if not keys:
+        raise UserError(
+            f"the tables have no gene in common ({some(part.name for part in parts)}): "
+            f"keys begin {some(part.keys[0] for part in parts)}; expected the same kind of gene key in each"
+        )
+    return LabExpression(scale, parts, keys, each)
+
+
+class LabExpression:
+    """Expression of a lab as a source for `store.write_expression`, in linear values.
+
+    scale: of the linear values: counts, tpm, fpkm, rsem_normalised or zscore. Logarithms are inverted.
+    var: table of genes for the store: gene (key), ensembl_id ("" where unknown), symbol, length (bp or NaN).
+    notes: rows and genes that were left out, complete after reading: genes missing in one of the files,
+        rows without symbol, PAR_Y copies, genes with missing values (rsem_normalised only; elsewhere an
+        error), repeated genes (the row with the largest mean over all samples is kept).
+    """
+
+    def __init__(self, scale: str, parts: Sequence[Part], keys: list[str], each: Sequence[Genes]) -> None:
+        self.declared = scale
+        self.scale = scale_named(scale).linear
+        self._parts, self._keys, self._final = parts, keys, each[0].final
+        self.var = each[0].var
+        self.notes: dict[str, int | float | str] = {}
+        for found in each:
+            for name, number in found.notes.items():
+                self.notes[name] = max(number, int(self.notes.get(name, 0)))
+        union: set[str] = set().union(*(found.final for found in each))
+        self.notes["genes_not_in_every_file"] = len(union) - len(keys)
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """All samples, file after file."""
+        return [name for part in self._parts for name in part.sample_ids]
+
+    @contextmanager
+    def rows(self, keep: Index, folder: Path) -> Iterator[Rows]:
+        """Lay out the samples numbered `keep` for reading by rows; the checks of the scale run here."""
+        keep = np.asarray(keep, np.int64)
+        ends = np.cumsum([len(part.sample_ids) for part in self._parts])
+        of_part = np.searchsorted(ends, keep, side="right")
+        missing: set[str] = set()
+        sums = dict.fromkeys(self._keys, 0.0)
+        with ExitStack() as stack:
+            readers: list[Rows] = []
+            for number, part in enumerate(self._parts):
+                local = keep[of_part == number] - (int(ends[number]) - len(part.sample_ids))
+                spooled = stack.enter_context(_spool(part, self.declared, local, Path(folder) / f"part{number}"))
+                readers.append(spooled.rows)
+                missing |= spooled.missing
+                for key, total in zip(spooled.rows.gene_ids, spooled.gene_sums.tolist(), strict=True):
+                    if key in sums:
+                        sums[key] += total
+            chosen = self._choose(sums, missing)
+            joined = _Joined(readers, of_part, chosen, [self._final[key] for key in chosen])
+            if self.declared == "rsem_normalised" and len(chosen) >= FULL_TRANSCRIPTOME and len(keep):
+                check_upper_quartile(self._parts[0].name, joined.read(0, min(_LOOK_AT, len(keep))))
+            yield joined
+
+    def _choose(self, sums: dict[str, float], missing: set[str]) -> list[str]:
+        """Return one key of the tables per gene, in the order of the first table."""
+        best: dict[str, str] = {}
+        usable = [key for key in self._keys if key not in missing]
+        for key in usable:
+            gene = self._final[key]
+            if gene not in best or sums[key] > sums[best[gene]]:
+                best[gene] = key
+        self.notes["genes_with_missing_values_dropped"] = len(self._keys) - len(usable)
+        self.notes["rows_of_repeated_genes_dropped"] = len(usable) - len(best)
+        if not best:
+            raise UserError("every gene has a missing value in some sample: nothing is left to write")
+        picked = set(best.values())
+        return [key for key in usable if key in picked]
+
+
+@dataclass
+class _Spooled:
+    rows: Rows
+    gene_sums: npt.NDArray[np.float64]  # linear, over all samples of the table
+    missing: set[str]  # keys with a missing value
+
+
+@contextmanager
+def _spool(part: Part, scale: str, keep: Index, path: Path) -> Iterator[_Spooled]:
+    """Read a table through, check it, and store the samples numbered `keep`."""
+    keys = strip_version(part.keys)
+    linear = Linear(scale, part.name, part.sample_ids)
+    gene_sums = np.zeros(len(keys))
+    lacks = np.zeros(len(keys), bool)
+    spool = SampleSpool(path, keys, keep) if part.by_samples else GeneSpool(path, len(keep))
+    with spool:
+        for samples, genes, values in tqdm(
+            part.blocks(), desc=f"reading {part.name}", unit="block", delay=2, leave=False
+        ):
+            if scale == "rsem_normalised" and (gaps := np.isnan(values)).any():
+                lacks[genes] |= gaps.any(axis=0)
+                values = np.where(gaps, np.float32(0), values)
+            names = keys[genes]
+            found = linear.accept(linear.convert(names, np.ascontiguousarray(values), samples.start))
+            gene_sums[genes] += found.sum(axis=0, dtype=np.float64)
+            if isinstance(spool, SampleSpool):
+                spool.append(found)
+            else:
+                spool.append(names, found[keep])
+        linear.finish(len(keys), gene_sums / max(1, len(part.sample_ids)))
+        yield _Spooled(spool, gene_sums, {keys[i] for i in np.flatnonzero(lacks)})
+
+
+class _Joined:
+    """Rows of several tables, in the order asked for, on their common genes."""
+
+    def __init__(self, readers: Sequence[Rows], of_part: Index, keys: Sequence[str], gene_ids: list[str]) -> None:
+        self.gene_ids = gene_ids
+        self._readers, self._of_part = readers, of_part
+        self._columns: list[Index] = []
+        for reader in readers:
+            at = {key: i for i, key in enumerate(reader.gene_ids)}
+            self._columns.append(np.array([at[key] for key in keys], np.int64))
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Return samples start..stop-1 of those asked for: shape (stop - start, n_genes)."""
+        out = np.empty((stop - start, len(self.gene_ids)), np.float32)
+        for number, (reader, columns) in enumerate(zip(self._readers, self._columns, strict=True)):
+            mine = np.flatnonzero(self._of_part[start:stop] == number)
+            if mine.size:
+                first = int((self._of_part[:start] == number).sum())
+                out[mine] = reader.read(first, first + mine.size)[:, columns]
+        return out

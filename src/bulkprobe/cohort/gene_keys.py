@@ -1,0 +1,142 @@
+"""Gene keys of lab tables: Ensembl ids, symbols or `SYMBOL|entrez`, and what identifies a gene in the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bulkprobe.cohort.genes import is_ensembl, is_par_y, repeated, strip_version
+from bulkprobe.errors import UserError, some
+
+UNKNOWN_SYMBOL = "?"  # RNASeqV2 tables: 29 rows without a symbol
+_WITH_ENTREZ = re.compile(r"[^|\s]+\|\d+")
+_SYMBOL_NAMES = ("symbol", "gene_name", "hugo_symbol", "gene_symbol")
+_ENSEMBL_NAMES = ("ensembl_id", "ensembl", "ensembl_gene_id")
+_LENGTH_NAMES = ("length", "length_bp")
+# Genes that nearly every table of human expression measures under these symbols: enough to tell the axes apart.
+COMMON_SYMBOLS = frozenset(
+    "ACTB AKT1 ALK APC AR ATM BRAF BRCA1 BRCA2 CCND1 CD274 CD4 CD8A CDH1 CDK4 CDKN2A CTNNB1 EGFR EPCAM ERBB2 ESR1 "
+    "EZH2 FGFR1 FOXA1 GAPDH GATA3 HIF1A IDH1 JAK2 KIT KRAS KRT5 MAPK1 MET MKI67 MTOR MYC NF1 NOTCH1 NRAS PBRM1 "
+    "PDGFRA PGR PIK3CA PTEN RB1 SMAD4 STAT3 STK11 TP53 VEGFA VHL".split()
+)
+
+
+def looks_like_genes(names: Sequence[str], symbols: frozenset[str] = frozenset()) -> bool:
+    """Tell whether names are gene keys: most are Ensembl ids, `SYMBOL|entrez` or known symbols."""
+    if not names:
+        return False
+    known = sum(is_ensembl(name) or _WITH_ENTREZ.fullmatch(name) is not None or name in symbols for name in names)
+    return known > len(names) / 2 or len(COMMON_SYMBOLS.intersection(names)) >= 3
+
+
+def decide_orientation(
+    table: str, rows: Sequence[str], columns: Sequence[str], orientation: str, symbols: frozenset[str]
+) -> str:
+    """Return `genes_by_samples` or `samples_by_genes`; UserError where neither or both axes look like genes."""
+    if orientation != "auto":
+        return orientation
+    in_rows, in_columns = looks_like_genes(rows, symbols), looks_like_genes(columns, symbols)
+    if in_rows == in_columns:
+        raise UserError(
+            f"{table}: {'both' if in_rows else 'neither'} of its axes look like genes (rows {some(rows[:3])}; columns "
+            f"{some(columns[:3])}); set orientation to genes_by_samples or samples_by_genes"
+        )
+    return "genes_by_samples" if in_rows else "samples_by_genes"
+
+
+@dataclass(frozen=True)
+class GeneTable:
+    """What a lab knows of its genes: lookups from a key or a symbol to Ensembl id, symbol and length."""
+
+    rows: dict[str, tuple[str, str, float]]  # key → ensembl_id, symbol, length
+    symbols: frozenset[str]
+
+
+def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
+    """Read a table of genes: columns symbol, ensembl (or ensembl_id), length (or length_bp), any key column.
+
+    Every text column serves as a key; the first row of a key counts. Raises UserError if it has neither
+    symbols nor Ensembl ids.
+    """
+    if genes is None:
+        return GeneTable({}, frozenset())
+    if isinstance(genes, pd.DataFrame):
+        name, table = "the table of genes", genes
+    else:
+        name = Path(genes).name
+        if not Path(genes).is_file():
+            raise UserError(f"the table of genes {genes} is missing")
+        table = (
+            pd.read_parquet(genes)
+            if name.endswith(".parquet")
+            else pd.read_csv(genes, sep="," if ".csv" in name else "\t")
+        )
+    by_name = {str(column).lower(): column for column in table.columns}
+    ensembl, symbol, length = (
+        next((table[by_name[n]] for n in names if n in by_name), None)
+        for names in (_ENSEMBL_NAMES, _SYMBOL_NAMES, _LENGTH_NAMES)
+    )
+    if ensembl is None and symbol is None:
+        raise UserError(
+            f"{name} has neither symbols nor Ensembl ids (columns {some(table.columns)}); expected columns symbol, "
+            "ensembl_id and length"
+        )
+    n = len(table)
+    ids = strip_version([""] * n if ensembl is None else _text(ensembl))
+    symbols = [""] * n if symbol is None else _text(symbol)
+    lengths = np.full(n, np.nan) if length is None else pd.to_numeric(length, errors="coerce").to_numpy(np.float64)
+    found = list(zip(ids, symbols, lengths.tolist(), strict=True))
+    rows: dict[str, tuple[str, str, float]] = {}
+    others = [_text(table[c]) for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
+    for keys in (ids, *others, symbols):
+        for key, row in zip(keys, found, strict=True):
+            if key and key != UNKNOWN_SYMBOL:
+                rows.setdefault(key, row)
+    return GeneTable(rows, frozenset(symbols) - {"", UNKNOWN_SYMBOL})
+
+
+def _text(column: pd.Series) -> list[str]:
+    return [value if isinstance(value, str) else "" for value in column]
+
+
+@dataclass(frozen=True)
+class Genes:
+    """The genes of a table: per usable key of the table the final id and what is known of it."""
+
+    final: dict[str, str]  # key in the table → Ensembl id where known, else the symbol
+    var: pd.DataFrame  # one row per final id: gene, ensembl_id, symbol, length
+    notes: dict[str, int]
+
+
+def resolve(keys: Sequence[str], table: GeneTable, name: str) -> Genes:
+    """Decide which gene each key of a matrix stands for.
+
+    Dropped and counted: rows with symbol `?`, PAR_Y copies. Several keys may end at one gene where the key is
+    `SYMBOL|entrez` or the table of genes maps two keys to one id: the caller keeps the row with the largest
+    mean. A key that stands twice as it is, is an error.
+    """
+    plain = strip_version(keys)
+    usable = [key for key in plain if not is_par_y(key) and key.split("|", 1)[0] != UNKNOWN_SYMBOL]
+    if twice := repeated(usable):
+        raise UserError(f"{name} has repeated genes: {some(twice)}; keep one row for each gene")
+    final: dict[str, str] = {}
+    rows: dict[str, tuple[str, str, str, float]] = {}
+    for key in usable:
+        symbol = key.split("|", 1)[0]
+        ensembl_id, known, length = table.rows.get(key) or table.rows.get(symbol) or ("", "", float("nan"))
+        if is_ensembl(key):
+            ensembl_id, symbol = key, known
+        final[key] = ensembl_id or symbol
+        rows.setdefault(final[key], (final[key], ensembl_id, symbol, length))
+    notes = {
+        "rows_without_symbol_dropped": sum(key.split("|", 1)[0] == UNKNOWN_SYMBOL for key in plain),
+        "par_y_rows_dropped": sum(is_par_y(key) for key in plain),
+    }
+    if not final:
+        raise UserError(f"{name} has no usable gene keys (first: {some(keys[:3])}): expected Ensembl ids or symbols")
+    return Genes(final, pd.DataFrame(list(rows.values()), columns=["gene", "ensembl_id", "symbol", "length"]), notes)

@@ -1,0 +1,160 @@
+"""Reading a cohort folder: its tables, checked against the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from bulkprobe import files
+from bulkprobe.cohort.schema import (
+    ENDPOINTS,
+    EXPRESSION,
+    FLOW,
+    MUTATION_COLUMNS,
+    MUTATIONS,
+    PROVENANCE,
+    SAMPLE_COLUMNS,
+    SAMPLES,
+    SURVIVAL,
+    SURVIVAL_COLUMNS,
+    Kind,
+)
+from bulkprobe.errors import UserError, some
+
+_ARROW = {"text": pa.string(), "float": pa.float64(), "bool": pa.bool_()}
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """A cohort folder in memory, except its expression.
+
+    Columns of the tables: `SAMPLE_COLUMNS`, `SURVIVAL_COLUMNS`, `MUTATION_COLUMNS`. Missing text is None,
+    a missing number NaN, a missing flag `pd.NA` (dtype boolean).
+    """
+
+    samples: pd.DataFrame
+    survival: pd.DataFrame
+    mutations: pd.DataFrame
+    flow: dict[str, Any]
+    provenance: dict[str, Any]
+    expression_path: Path
+
+    @property
+    def probing(self) -> pd.DataFrame:
+        """The one sample of each patient that enters probing, in matrix order."""
+        return self.samples[self.samples["for_probing"]]
+
+
+def write_columns(table: pd.DataFrame, columns: Mapping[str, Kind], path: Path) -> None:
+    """Write a table as Parquet with exactly these columns and types; equal tables give equal bytes."""
+    arrays = []
+    for name, kind in columns.items():
+        values = table[name].astype(object)
+        plain = [None if value is None or value is pd.NA or value != value else value for value in values]
+        arrays.append(pa.array(plain, type=_ARROW[kind]))
+    written = pa.Table.from_arrays(arrays, names=list(columns))
+    # No pandas metadata: it holds the versions of libraries.
+    pyarrow.parquet.write_table(written, path, compression="zstd")
+
+
+def read_columns(path: Path, columns: Mapping[str, Kind]) -> pd.DataFrame:
+    """Read a table of a cohort folder. Errors: `UserError` for missing or additional columns, or other types."""
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path.name}: not a Parquet file ({error}); build the cohort again") from error
+    if table.column_names != list(columns):
+        raise UserError(
+            f"{path.name}: columns {some(table.column_names, 20)}; expected {some(columns, 20)} in this order; "
+            "build the cohort again"
+        )
+    frame: dict[str, Any] = {}
+    for name, kind in columns.items():
+        column = table.column(name)
+        if column.type not in (_ARROW[kind], pa.null(), *([pa.large_string()] if kind == "text" else [])):
+            raise UserError(f"{path.name}: column {name} is {column.type}, expected {kind}; build the cohort again")
+        values = column.to_pylist()
+        if kind == "text":
+            frame[name] = pd.Series(values, dtype=object)
+        elif kind == "float":
+            frame[name] = pd.Series([np.nan if v is None else v for v in values], dtype=float)
+        else:
+            frame[name] = pd.Series(values, dtype="boolean" if None in values else bool)
+    return pd.DataFrame(frame)
+
+
+def read_cohort(folder: Path) -> Cohort:
+    """Read a cohort folder and refuse what cannot be one.
+
+    Errors: `UserError` for missing files, other columns, repeated samples, several samples of one patient
+    in probing, labels of patients that are not probed, impossible times or unknown endpoints.
+    """
+    folder = Path(folder)
+    absent = [
+        name
+        for name in (EXPRESSION, SAMPLES, SURVIVAL, MUTATIONS, FLOW, PROVENANCE)
+        if not (folder / name).exists()
+    ]
+    if absent:
+        raise UserError(
+            f"{folder.name} is not a cohort folder: {some(absent)} missing; build it with `bulkprobe cohort` or "
+            "`dvc repro cohort`"
+        )
+    cohort = Cohort(
+        samples=read_columns(folder / SAMPLES, SAMPLE_COLUMNS),
+        survival=read_columns(folder / SURVIVAL, SURVIVAL_COLUMNS),
+        mutations=read_columns(folder / MUTATIONS, MUTATION_COLUMNS),
+        flow=files.read_json(folder / FLOW),
+        provenance=files.read_json(folder / PROVENANCE),
+        expression_path=folder / EXPRESSION,
+    )
+    _refuse_impossible(cohort)
+    return cohort
+
+
+def _refuse_impossible(cohort: Cohort) -> None:
+    samples, survival, mutations = cohort.samples, cohort.survival, cohort.mutations
+    for table, name, required in (
+        (samples, SAMPLES, ("sample_id", "patient_id", "sample_type", "for_probing")),
+        (survival, SURVIVAL, tuple(SURVIVAL_COLUMNS)),
+        (mutations, MUTATIONS, ("patient_id", "gene", "mutated")),
+    ):
+        for column in required:
+            if table[column].isna().any():
+                raise UserError(f"{name}: {int(table[column].isna().sum())} rows without {column}; fill or drop them")
+    twice = samples["sample_id"][samples["sample_id"].duplicated()].unique()
+    if len(twice):
+        raise UserError(f"{SAMPLES}: sample ids that occur more than once: {some(twice)}; keep one row a sample")
+    probing = cohort.probing
+    several = probing["patient_id"][probing["patient_id"].duplicated()].unique()
+    if len(several):
+        raise UserError(f"{SAMPLES}: patients with several samples for probing: {some(several)}; expected one each")
+    if probing.empty or probing["cancer_type"].isna().any():
+        raise UserError(
+            f"{SAMPLES}: {len(probing)} samples for probing, {int(probing['cancer_type'].isna().sum())} without a "
+            "cancer type; expected at least one, each with a type"
+        )
+    for table, name, key in ((survival, SURVIVAL, "endpoint"), (mutations, MUTATIONS, "gene")):
+        strange = sorted(set(table["patient_id"]) - set(probing["patient_id"]))
+        if strange:
+            raise UserError(f"{name}: patients without a sample for probing: {some(strange)}; build the cohort again")
+        repeats = table[table.duplicated(["patient_id", key])]
+        if len(repeats):
+            pairs = (f"{p} {k}" for p, k in zip(repeats["patient_id"], repeats[key], strict=True))
+            raise UserError(f"{name}: rows that occur more than once: {some(pairs)}; keep one a patient and {key}")
+    unknown = sorted(set(survival["endpoint"]) - set(ENDPOINTS))
+    if unknown:
+        raise UserError(f"{SURVIVAL}: unknown endpoints {some(unknown)}; expected {some(ENDPOINTS)}")
+    times = survival["time_days"]
+    if not ((times > 0) & np.isfinite(times)).all():
+        raise UserError(
+            f"{SURVIVAL}: {int((~((times > 0) & np.isfinite(times))).sum())} times that are not above zero, the "
+            f"smallest {times.min():g}; drop them or set them by the zero-time rule"
+        )

@@ -1,0 +1,37 @@
+"""Baseline: the expression values themselves.
+
+Every gene of the cohort as log2(TPM + 1) (z-scores as they are). Nothing is fitted here; the probe standardises on its
+training part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from bulkprobe.encoders.base import LOG_SCALES, Card, LogExpression, log_expression_session, resolve_options
+
+CARD = Card(
+    name="expression",
+    title="Raw expression, log2(TPM + 1)",
+    kind="baseline",
+    pooling="every gene is one dimension",
+    scales=LOG_SCALES,
+    pretraining="none",
+)
+
+
+class Expression:
+    """Raw expression as an encoder."""
+
+    card = CARD
+
+    def start(self, var: pd.DataFrame, obs: pd.DataFrame, scale: str, options: Mapping[str, Any]) -> LogExpression:
+        """Prepare for a cohort; takes no options."""
+        resolve_options(CARD, options)
+        return log_expression_session(CARD, var, scale, {"probe_transform": {"kind": "none"}})
+
+
+ENCODER = Expression()

@@ -1,0 +1,67 @@
+"""Baseline: random directions through log expression (Johnson and Lindenstrauss 1984, 10.1090/conm/026/737400).
+
+What a representation of the same width keeps by chance. A gene's weights are drawn from its own identifier, so neither
+the order of the genes nor the presence of others changes a gene's contribution.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bulkprobe.encoders.base import LOG_SCALES, Card, LogExpression, log_expression_session, resolve_options
+
+CARD = Card(
+    name="random_projection",
+    title="Random projection of log2(TPM + 1)",
+    kind="baseline",
+    pooling="fixed random directions",
+    scales=LOG_SCALES,
+    pretraining="none",
+    defaults={"width": 256, "draw_seed": 0},
+)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Log expression times a fixed random matrix (n_genes, width)."""
+
+    inner: LogExpression
+    matrix: np.ndarray
+    width: int
+    layer: str
+    attributes: Mapping[str, Any]
+
+    def embed(self, values: np.ndarray | None, obs: pd.DataFrame) -> np.ndarray:
+        """Return (n_samples, width); each sample by itself, so that its bytes do not depend on the others."""
+        rows = self.inner.embed(values, obs)
+        return np.stack([row @ self.matrix for row in rows])
+
+
+class RandomProjection:
+    """A random projection as an encoder."""
+
+    card = CARD
+
+    def start(self, var: pd.DataFrame, obs: pd.DataFrame, scale: str, options: Mapping[str, Any]) -> Projection:
+        """Prepare for a cohort; `width` directions drawn with `draw_seed`."""
+        chosen = resolve_options(CARD, options)
+        width, seed = int(chosen["width"]), int(chosen["draw_seed"])
+        transform = {"probe_transform": {"kind": "none"}}
+        inner = log_expression_session(CARD, var, scale, transform)
+        names = var.ensembl_id.where(var.ensembl_id.astype(bool) & var.ensembl_id.notna(), var.symbol)
+        matrix = np.stack([_weights(str(name), seed, width) for name in names]) / np.sqrt(width)
+        return Projection(inner, matrix.astype(np.float32), width, inner.layer, inner.attributes)
+
+
+def _weights(name: str, seed: int, width: int) -> np.ndarray:
+    words = np.frombuffer(hashlib.sha256(name.encode()).digest()[:16], dtype=np.uint32)
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, *words.tolist()]))).standard_normal(width)
+
+
+ENCODER = RandomProjection()

@@ -1,0 +1,1 @@
+"""Layers that several encoders share, and reading of released checkpoints."""

@@ -1,0 +1,177 @@
+"""Typed sections of params.yaml. An unknown, missing or impossible value is an error that names section and key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from bulkprobe.errors import UserError
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class Section(BaseModel):
+    """A part of params.yaml: every key is known, none is silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Base(Section):
+    """What every stage shares."""
+
+    seed: int = Field(ge=0)
+
+
+class Simulated(Section):
+    """Size of the simulated cohort."""
+
+    patients: int = Field(ge=200)
+    genes: int = Field(ge=300)
+
+
+class Tcga(Section):
+    """Which official expression files are used; `projects` narrows the GDC route to some studies."""
+
+    expression: Literal["xena_toil", "gdc_star"]
+    projects: list[str] | None
+
+
+class Cohort(Section):
+    """Where the cohort comes from. `files` and `rules` are read by the cohort room, which owns their keys."""
+
+    source: Literal["simulated", "tcga", "files"]
+    simulated: Simulated
+    tcga: Tcga
+    files: dict[str, Any]
+    rules: dict[str, Any]
+
+
+class Fetch(Section):
+    """How downloads run."""
+
+    workers: int = Field(ge=1, le=64)
+    retries: int = Field(ge=0, le=100)
+
+
+class Splits(Section):
+    """Repeated random splits of patients."""
+
+    n_splits: int = Field(ge=1, le=1000)
+    test_fraction: float = Field(gt=0, lt=1)
+    inner_folds: int = Field(ge=2, le=20)
+    scheme: Literal["random", "site"]
+
+
+class Embed(Section):
+    """How embeddings are computed and stored; none of these changes a number beyond `precision`."""
+
+    shard_size: int = Field(ge=1)
+    device: Literal["cpu", "cuda"]
+    precision: Literal["float32", "bfloat16"]
+
+
+class EncoderEntry(Section):
+    """One encoder of the study: the model it runs, the release of its weights, and the model's own options."""
+
+    model: str
+    release: str | None
+    enabled: bool
+    options: dict[str, Any]
+
+
+def _descending(values: list[float]) -> list[float]:
+    if not values or any(v <= 0 for v in values) or len(set(values)) != len(values):
+        raise ValueError("penalties must be distinct positive numbers")
+    return sorted(values, reverse=True)
+
+
+class ProbeMutation(Section):
+    """Labels and tuning of the mutation probes."""
+
+    genes: list[str]
+    hotspot_genes: list[str]
+    within_type: dict[str, list[str]]
+    min_positives: int = Field(ge=2)
+    penalties: list[float]
+
+    _penalties = field_validator("penalties")(_descending)
+
+
+class ProbeSurvival(Section):
+    """Cohorts, endpoints and tuning of the survival probes."""
+
+    types: list[str]
+    endpoints: list[Literal["OS", "DSS", "DFI", "PFI"]]
+    min_events: int = Field(ge=2)
+    penalties: list[float]
+
+    _penalties = field_validator("penalties")(_descending)
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    base: Base
+    fetch: Fetch
+    cohort: Cohort
+    splits: Splits
+    embed: Embed
+    encoders: dict[str, EncoderEntry]
+    probe_mutation: ProbeMutation
+    probe_survival: ProbeSurvival
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check params.yaml; UserError with one sentence per problem where it is not usable."""
+    if not path.is_file():
+        raise UserError(f"{path} is not here: run the command in the project's top folder")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as problem:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(problem).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds {type(content).__name__}, but a mapping of sections was expected")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as problem:
+        raise UserError("; ".join(_sentences(path, problem))) from None
+
+
+def _sentences(path: Path, problem: ValidationError) -> Iterator[str]:
+    for error in problem.errors():
+        place = [str(part) for part in error["loc"]]
+        where = ".".join(place)
+        if error["type"] == "extra_forbidden":
+            known = _known_keys(Params, place[:-1])
+            near = difflib.get_close_matches(place[-1], known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            section = ".".join(place[:-1]) or "the top level"
+            yield f"{path}: section {section} has the unknown key {place[-1]!r}; {hint}"
+        elif error["type"] == "missing":
+            yield f"{path}: {where} is missing; add it (see the params.yaml of the release)"
+        else:
+            yield f"{path}: {where} is {error['input']!r}, but {_lower(error['msg'])}"
+
+
+def _lower(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def _known_keys(section: type[BaseModel], place: list[str]) -> list[str]:
+    """The keys of the section at `place`; a mapping of sections (encoders) takes one step more."""
+    for key in place:
+        field = section.model_fields.get(key)
+        if field is None:
+            continue  # the free key of a mapping, such as an encoder's name
+        candidates = [field.annotation, *get_args(field.annotation)]
+        nested = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not nested:
+            return []
+        section = nested[0]
+    return list(section.model_fields)

@@ -1,0 +1,1 @@
+"""From counts or TPM to what an encoder reads."""

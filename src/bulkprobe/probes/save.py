@@ -1,0 +1,166 @@
+"""Final probes fitted on all patients: kept in a file, applied to another cohort."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from bulkprobe.errors import UserError, some
+from bulkprobe.files import atomic_path
+from bulkprobe.probes.cox import fit_cox_path
+from bulkprobe.probes.logistic import fit_logistic_path
+from bulkprobe.probes.solver import Floats
+from bulkprobe.probes.transform import FittedTransform, Transform
+
+FORMAT = "bulkprobe probes 1"
+Rows = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One fitted model: of which label, through which transform, on which encoder's embeddings.
+
+    coef: (features,) on prepared features. encoder: attributes of the embedding store it was trained on.
+    """
+
+    task: Literal["mutation", "survival"]
+    label: str
+    penalty: float
+    n: int
+    transform: FittedTransform
+    coef: Floats
+    intercept: float
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+
+
+def median_penalty(penalties: Sequence[float | None]) -> float:
+    """Median of the penalties chosen over the splits; of two in the middle the larger. Null splits are left out."""
+    chosen = sorted(penalty for penalty in penalties if penalty is not None)
+    if not chosen:
+        raise UserError("No split of this label chose a penalty, so no final probe can be fitted; leave the label out")
+    return chosen[len(chosen) // 2]
+
+
+def fit_mutation_probe(
+    rows: Rows,
+    truth: npt.NDArray[np.bool_],
+    *,
+    label: str,
+    penalty: float,
+    transform: Transform,
+    encoder: Mapping[str, Any],
+) -> Probe:
+    """Fit a label's final logistic model on all its patients; rows (n, width), truth (n,) bool, both classes."""
+    fitted, prepared = transform.fit(rows)
+    path = fit_logistic_path(prepared, truth[:, None], [penalty])
+    return Probe(
+        "mutation", label, penalty, len(rows), fitted, path.coef[0, 0], float(path.intercept[0, 0]), dict(encoder)
+    )
+
+
+def fit_survival_probe(
+    rows: Rows,
+    time: Floats,
+    event: npt.NDArray[np.bool_],
+    *,
+    label: str,
+    penalty: float,
+    transform: Transform,
+    encoder: Mapping[str, Any],
+) -> Probe:
+    """Fit a label's final Cox model on all its patients; rows (n, width), time (n,) days, event (n,) bool."""
+    fitted, prepared = transform.fit(rows)
+    path = fit_cox_path(prepared, time, event, [penalty])
+    return Probe("survival", label, penalty, len(rows), fitted, path.coef[0], 0.0, dict(encoder))
+
+
+def predict(probe: Probe, X: Rows) -> Floats:
+    """Linear predictors of embeddings X (m, width), (m,): log-odds of mutation, or log relative hazard."""
+    X = np.asarray(X)
+    if X.ndim != 2 or X.shape[1] != probe.transform.width:
+        raise UserError(
+            f"The probe {probe.label!r} was trained on embeddings of width {probe.transform.width}, these have shape "
+            f"{X.shape}; embed with the same encoder and options"
+        )
+    if not np.isfinite(X).all():
+        raise UserError(
+            f"{int((~np.isfinite(X).all(axis=1)).sum())} embeddings hold NaN or infinite values; embed again"
+        )
+    return probe.transform.score(X, probe.coef[:, None], np.array([probe.intercept]))[:, 0]
+
+
+def save_probe(path: Path, probes: Sequence[Probe]) -> None:
+    """Write probes to one .npz file without pickled objects; equal probes give equal bytes."""
+    labels = [probe.label for probe in probes]
+    if not labels or len(set(labels)) < len(labels):
+        raise UserError(f"Probes to save are labelled {some(labels)}; give at least one, each label once")
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    heads = []
+    for number, probe in enumerate(probes):
+        fitted = probe.transform
+        heads.append(
+            {
+                "task": probe.task,
+                "label": probe.label,
+                "penalty": probe.penalty,
+                "n": probe.n,
+                "intercept": probe.intercept,
+                "width": fitted.width,
+                "factor": fitted.factor,
+                "encoder": dict(probe.encoder),
+            }
+        )
+        content = {"coef": probe.coef, "kept": fitted.kept, "mean": fitted.mean, "sd": fitted.sd}
+        if fitted.axes is not None:
+            content["axes"] = fitted.axes
+        arrays |= {f"{number}.{key}": np.ascontiguousarray(value) for key, value in content.items()}
+    head = json.dumps({"format": FORMAT, "probes": heads}, sort_keys=True, allow_nan=False)
+    arrays["head"] = np.frombuffer(head.encode(), dtype=np.uint8)
+    with atomic_path(Path(path)) as aside, aside.open("wb") as handle:
+        np.savez(handle, allow_pickle=False, **arrays)
+
+
+def load_probe(path: Path) -> list[Probe]:
+    """Read the probes of a file; UserError if it is none of ours or of another format."""
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            content = {name: archive[name] for name in archive.files}
+        head = json.loads(content["head"].tobytes())
+        if head["format"] != FORMAT:
+            raise UserError(f"{path} has format {head['format']!r}, expected {FORMAT!r}; save the probe again")
+        return [_probe(number, entry, content) for number, entry in enumerate(head["probes"])]
+    except FileNotFoundError:
+        raise UserError(f"There is no probe file {path}; save one with `bulkprobe probe … --save`") from None
+    except (BadZipFile, KeyError, ValueError, TypeError, AttributeError, EOFError) as broken:
+        raise UserError(
+            f"{path} is no readable probe file ({type(broken).__name__}); save it again with `bulkprobe probe … --save`"
+        ) from broken
+
+
+def _probe(number: int, head: Mapping[str, Any], content: Mapping[str, npt.NDArray[Any]]) -> Probe:
+    fitted = FittedTransform(
+        int(head["width"]),
+        content[f"{number}.kept"],
+        content[f"{number}.mean"],
+        content[f"{number}.sd"],
+        content.get(f"{number}.axes"),
+        float(head["factor"]),
+    )
+    return Probe(
+        head["task"],
+        head["label"],
+        float(head["penalty"]),
+        int(head["n"]),
+        fitted,
+        content[f"{number}.coef"],
+        float(head["intercept"]),
+        head["encoder"],
+    )

@@ -1,0 +1,172 @@
+"""The work of a probe cut into units of one cohort and split, and run on several processes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from bulkprobe.errors import UserError, some
+from bulkprobe.probes.metrics import Undefined
+
+DIGITS = 6  # of the numbers in metric files
+Rows = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Patients of one label and split, sorted by patient id.
+
+    rows: their rows in the embedding. test: who is tested. fold: inner fold, -1 where tested.
+    """
+
+    label: str
+    split: int
+    rows: Ints
+    test: npt.NDArray[np.bool_]
+    fold: Ints
+
+
+def check_embedding(embedding: Rows, patients: Sequence[str]) -> pd.Index[str]:
+    """Return the patients as an index; raise UserError on repeats, a wrong number of rows, NaN."""
+    index: pd.Index[str] = pd.Index(np.asarray(patients, dtype=object))
+    if embedding.ndim != 2 or len(embedding) != len(index):
+        raise UserError(
+            f"The embedding has shape {embedding.shape} for {len(index)} patients; give one row for each patient"
+        )
+    if index.has_duplicates:
+        repeated = index[index.duplicated()].unique()
+        raise UserError(f"Patients stand twice in the embedding: {some(repeated)}; keep one sample for each patient")
+    broken = np.flatnonzero(~np.isfinite(embedding).all(axis=1))
+    if len(broken):
+        raise UserError(f"The embedding holds NaN or infinite values for {some(index[broken])}; embed them again")
+    return index
+
+
+def parts_of(splits: pd.DataFrame, task: str, labels: Sequence[str], patients: pd.Index) -> dict[str, list[Part]]:
+    """Read the parts of every label from the splits table; UserError if a label or an embedding row is missing."""
+    table = splits[splits["task"] == task]
+    absent = [label for label in labels if label not in set(table["label"].unique())]
+    if absent:
+        raise UserError(f"The splits table has no {task} rows for {some(absent)}; make the splits for these labels")
+    table = table[table["label"].isin(labels)]
+    names = table["patient_id"].astype(object)
+    missing = pd.Index(names.unique()).difference(patients)
+    if len(missing):
+        raise UserError(
+            f"Patients of the splits table have no row in the embedding: {some(missing)}; embed the whole cohort"
+        )
+    table = table.assign(row=patients.get_indexer(pd.Index(names)), patient_id=names)
+    table = table.sort_values("patient_id", kind="stable")
+    parts: dict[str, list[Part]] = {label: [] for label in labels}
+    for key, rows in table.groupby(["label", "split"], observed=True, sort=True):
+        label, split = str(key[0]), int(str(key[1]))
+        parts[label].append(
+            Part(
+                label,
+                split,
+                rows["row"].to_numpy(dtype=np.int64),
+                (rows["role"] == "test").to_numpy(dtype=bool),
+                rows["fold"].to_numpy(dtype=np.int64),
+            )
+        )
+    return parts
+
+
+def run_units(
+    work: Callable[..., Result], units: Sequence[tuple[Any, ...]], embedding: Rows, n_jobs: int, title: str
+) -> list[Result]:
+    """Return `work(embedding, *unit)` of every unit, in order.
+
+    One BLAS thread a process, so that bytes do not depend on n_jobs. With several processes the embedding goes
+    through a file that all of them map.
+    """
+    if n_jobs < 1:
+        raise UserError(f"n_jobs is {n_jobs}; at least 1 process is needed")
+    progress: Callable[[Any], Any] = lambda steps: tqdm(steps, total=len(units), desc=title, delay=2)  # noqa: E731
+    n_jobs = min(n_jobs, len(units))
+    if n_jobs <= 1:
+        with threadpool_limits(1):
+            return [work(embedding, *unit) for unit in progress(units)]
+    with tempfile.TemporaryDirectory(prefix="bulkprobe-") as folder:
+        path = Path(folder) / "embedding.npy"
+        np.save(path, np.asarray(embedding))
+        calls = (joblib.delayed(_work_on_file)(work, path, unit) for unit in units)
+        return list(progress(joblib.Parallel(n_jobs=n_jobs, return_as="generator")(calls)))
+
+
+def _work_on_file(work: Callable[..., Result], path: Path, unit: tuple[Any, ...]) -> Result:
+    with threadpool_limits(1):
+        return work(np.load(path, mmap_mode="r"), *unit)
+
+
+def attempt(metric: Callable[[], Result]) -> tuple[Result | None, str | None]:
+    """Return a metric and no reason, or None and the reason why it is undefined."""
+    try:
+        return metric(), None
+    except Undefined as undefined:
+        return None, str(undefined)
+
+
+def summarise(values: Sequence[tuple[float | None, str | None]], splits: Sequence[int]) -> dict[str, Any]:
+    """Return mean, sd (n - 1), per_split, reasons and reason; the mean is null unless every split has a value."""
+    numbers = [value for value, _ in values]
+    reasons = {str(split): reason for split, (_, reason) in zip(splits, values, strict=True) if reason is not None}
+    defined = np.array([number for number in numbers if number is not None], dtype=np.float64)
+    complete = len(defined) == len(numbers) and len(numbers) > 0
+    reason = None
+    if not complete:
+        first = next(iter(reasons.values()), "no split")
+        reason = f"undefined in {len(numbers) - len(defined)} of {len(numbers)} splits: {first}"
+    return {
+        "mean": rounded(defined.mean()) if complete else None,
+        "sd": rounded(defined.std(ddof=1)) if complete and len(defined) > 1 else None,
+        "per_split": [rounded(number) for number in numbers],
+        "reasons": reasons,
+        "reason": reason,
+    }
+
+
+def refused(reason: str, splits: Sequence[int]) -> dict[str, Any]:
+    """Return the same as `summarise` for a label that is not probed at all."""
+    return {
+        "mean": None,
+        "sd": None,
+        "per_split": [None] * len(splits),
+        "reasons": {str(split): reason for split in splits},
+        "reason": reason,
+    }
+
+
+def rounded(number: float | np.floating[Any] | None) -> float | None:
+    """Round for a metric file; -0 becomes 0."""
+    return None if number is None else round(float(number), DIGITS) + 0.0
+
+
+def by_patient(values: pd.Series, patients: pd.Index, what: str) -> pd.Series:
+    """Bring a series indexed by patient id into the order of the embedding; UserError on repeats."""
+    if values.index.has_duplicates:
+        repeated = values.index[values.index.duplicated()].unique()
+        raise UserError(f"Patients stand twice in {what}: {some(repeated)}; keep one row for each patient")
+    return values.reindex(patients)
+
+
+def prediction_table(columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """Bring predictions to their stored types, sorted by label, split and patient."""
+    table = pd.DataFrame(columns)
+    table = table.sort_values(["label", "split", "patient_id"], kind="stable", ignore_index=True)
+    for column in ("task", "label", "patient_id"):
+        table[column] = pd.Categorical(table[column], categories=sorted(table[column].unique()))
+    types = {"split": "int16", "score": "float64", "truth": "boolean", "time": "float64", "event": "boolean"}
+    return table.astype(types)[["task", "label", "split", "patient_id", "score", "truth", "time", "event"]]

@@ -1,0 +1,1 @@
+"""Tables, figures, plot files and the one self-contained page, made from metrics and predictions alone."""

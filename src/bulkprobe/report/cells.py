@@ -1,0 +1,271 @@
+"""The tables of the page, cell by cell: what is shown, what it sorts by, and why a value is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from bulkprobe.report import tables
+from bulkprobe.report.tables import PAN_CANCER, TASKS
+
+MISSING = "–"
+Cards = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, the spread beside it, the key it sorts by, a tooltip and a footnote number."""
+
+    text: str
+    sort: str = ""
+    spread: str = ""
+    tip: str = ""
+    note: int | None = None
+    number: bool = False
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A sortable table: `groups` are headings over several columns as (text, columns under it)."""
+
+    name: str
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    groups: Sequence[tuple[str, int]] = ()
+    notes: Sequence[str] = ()
+    wide: bool = False
+
+
+@dataclass
+class Notes:
+    """Collects the reasons behind missing values, each once, numbered in the order met."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def number(self, text: str) -> int:
+        """Return the footnote number of a reason."""
+        if text not in self.texts:
+            self.texts.append(text)
+        return self.texts.index(text) + 1
+
+
+def words(value: Any, tip: str = "", tags: tuple[str, ...] = ()) -> Cell:
+    """Show text; an empty value is a dash."""
+    text = MISSING if value is None or value == "" else str(value)
+    return Cell(text, sort=text.lower(), tip=tip, tags=tags)
+
+
+def count(value: Any) -> Cell:
+    """Show a whole number with thin groups of thousands."""
+    if value is None or pd.isna(value):
+        return Cell(MISSING, number=True)
+    return Cell(f"{int(value):,}", sort=f"{int(value)}", number=True)
+
+
+def score(mean: Any, sd: Any, reason: Any, notes: Notes, tip: str = "") -> Cell:
+    """Show mean ± sd to three decimals; a missing value is a dash with its reason as tooltip and footnote."""
+    if mean is None or pd.isna(mean):
+        why = str(reason) if reason else "undefined, no reason was recorded"
+        return Cell(MISSING, tip=why, note=notes.number(why), number=True)
+    spread = "" if sd is None or pd.isna(sd) else f"± {float(sd):.3f}"
+    return Cell(f"{float(mean):.3f}", sort=f"{float(mean):.6f}", spread=spread, tip=tip, number=True)
+
+
+def headline(tasks: pd.DataFrame, cards: Cards, splits: int) -> Table:
+    """Seven summary tasks per encoder."""
+    notes, rows = Notes(), []
+    for encoder, group in tasks.groupby("encoder", sort=False):
+        card = cards.get(str(encoder), {})
+        tags: tuple[str, ...] = ("baseline",) if card.get("kind") == "baseline" else ()
+        tags += ("untrained",) if card.get("untrained") else ()
+        row = [words(encoder, tip=str(card.get("title") or ""), tags=tags), count(card.get("width"))]
+        for task in tables.records(group):
+            tip = f"sd over {task['splits']} of {splits} splits" if task["splits"] < splits else ""
+            cell = score(task["mean"], task["sd"], task["reason"], notes, tip)
+            if task["undefined"] and cell.text != MISSING:
+                labels = task["labels"] + len(task["undefined"].split(", "))
+                left_out = f"mean over {task['labels']} of {labels} labels; left out as undefined: {task['undefined']}"
+                cell = Cell(**{**vars(cell), "tip": left_out, "note": notes.number(left_out)})
+            row.append(cell)
+        rows.append(row)
+    columns = ["Encoder", "Width", *TASKS.values()]
+    groups = [("", 2), ("Mutation in all cancers: AUROC", 2), ("Mutation in one cancer: AUROC", 4), ("C-index", 1)]
+    return Table("headline", f"Mean ± sd over {splits} splits", columns, rows, groups, notes.texts)
+
+
+def genes(table: pd.DataFrame) -> Table:
+    """Pan-cancer genes: AUROC over all pairs beside AUROC within type."""
+    chosen = table[table["cohort"] == PAN_CANCER]
+    labels = list(dict.fromkeys(chosen["label"]))
+    notes, by_cell, rows = Notes(), chosen.set_index(["encoder", "label"]), []
+    for encoder in dict.fromkeys(chosen["encoder"]):
+        row = [words(encoder)]
+        for label in labels:
+            row += _cells(by_cell, (encoder, label), ("", "within_"), notes)
+        rows.append(row)
+    groups = [("", 1), *((_title(chosen, label), 2) for label in labels)]
+    columns = ["Encoder", *(["all pairs", "within type"] * len(labels))]
+    return Table("genes", "Pan-cancer AUROC, mean ± sd", columns, rows, groups, notes.texts, wide=True)
+
+
+def cohorts(table: pd.DataFrame) -> Table:
+    """Labels of one cancer (or one organ): AUROC, with the within-type value where several types are merged."""
+    chosen = table[table["cohort"] != PAN_CANCER]
+    merged = set(chosen.loc[chosen["within_mean"].notna(), "label"])
+    notes, by_cell, rows = Notes(), chosen.set_index(["encoder", "label"]), []
+    labels = list(dict.fromkeys(chosen["label"]))
+    for encoder in dict.fromkeys(chosen["encoder"]):
+        row = [words(encoder)]
+        for label in labels:
+            row += _cells(by_cell, (encoder, label), ("", "within_") if label in merged else ("",), notes)
+        rows.append(row)
+    groups, columns = [("", 1)], ["Encoder"]
+    for label in labels:
+        parts = ["all pairs", "within type"] if label in merged else ["AUROC"]
+        groups.append((_title(chosen, label, with_cohort=True), len(parts)))
+        columns += parts
+    return Table("cohorts", "AUROC inside one cancer, mean ± sd", columns, rows, groups, notes.texts, wide=True)
+
+
+def cancers(table: pd.DataFrame, endpoint: str) -> Table:
+    """Harrell's C per cancer type for one endpoint."""
+    chosen = table[table["endpoint"] == endpoint]
+    types = list(dict.fromkeys(chosen["cohort"]))
+    notes, by_cell, rows = Notes(), chosen.set_index(["encoder", "cohort"]), []
+    first = chosen.drop_duplicates("cohort").set_index("cohort")
+    for advice in chosen["advice"].dropna().unique():
+        named = ", ".join(first.index[first["advice"] == advice])
+        notes.number(f"{named}: {advice}")
+    for encoder in dict.fromkeys(chosen["encoder"]):
+        rows.append([words(encoder), *(_cells(by_cell, (encoder, name), ("",), notes)[0] for name in types)])
+    columns = ["Encoder", *types]
+    groups = [("patients / events", 1)]
+    groups += [(f"{first.loc[name, 'n']} / {first.loc[name, 'events']}", 1) for name in types]
+    caption = f"C-index for {endpoint} by cancer type, mean ± sd"
+    return Table(f"cancers-{endpoint}", caption, columns, rows, groups, notes.texts, wide=True)
+
+
+def every_label(table: pd.DataFrame) -> Table:
+    """All mutation labels with every variant of the score, one row a label and encoder."""
+    notes, rows = Notes(), []
+    for row in tables.records(table):
+        cells = [words(row["label"]), words(row["kind"]), words(row["encoder"])]
+        cells += [count(row["n"]), count(row["positives"]), count(row["splits"])]
+        for prefix in ("", *(f"{name}_" for name in tables.BLOCKS.values())):
+            tip = f"types: {row['informative_types']}" if prefix == "informative_" else ""
+            if prefix == "within_" and pd.notna(row["within_macro"]):
+                tip = f"pairs {row['within_pairs']:,}; mean over types {row['within_macro']:.3f}"
+            cells.append(score(row[f"{prefix}mean"], row[f"{prefix}sd"], row[f"{prefix}reason"], notes, tip))
+        cells.append(count(row["grid_edge_hits"]))
+        rows.append(cells)
+    columns = ["Label", "Kind", "Encoder", "Patients", "Mutated", "Splits", "AUROC", "Within type"]
+    columns += ["Without hypermutated", "Informative types", "Average precision", "Grid edge"]
+    return Table("every-label", "Every mutation label, mean ± sd", columns, rows, notes=notes.texts, wide=True)
+
+
+def planted(table: pd.DataFrame) -> Table:
+    """Planted against recovered, one row a label and encoder, the true predictor beside each."""
+    notes, rows = Notes(), []
+    for row in tables.records(table):
+        undefined = "undefined for this encoder, see the tables above"
+        cells = [words(row["label"]), words(row["measure"]), words(row["strength"])]
+        cells += [count(row["positives"]), score(row["true"], None, "no true predictor for this label", notes)]
+        cells += [words(row["encoder"]), score(row["recovered"], None, undefined, notes)]
+        difference = score(row["difference"], None, undefined, notes)
+        if difference.text != MISSING:
+            difference = Cell(f"{row['difference']:+.3f}".replace("-", "−"), difference.sort, number=True)
+        rows.append([*cells, difference])
+    columns = ["Label", "Measure", "Planted", "Positives or events", "True predictor", "Encoder", "Recovered"]
+    caption = "Planted against recovered, on the same test patients"
+    return Table("planted", caption, [*columns, "Difference"], rows, notes=notes.texts)
+
+
+def planted_wide(table: pd.DataFrame, cards: Cards) -> Table:
+    """Planted against recovered at a glance: the true predictor, every baseline, the range of the others."""
+    notes, rows = Notes(), []
+    baselines = [name for name in dict.fromkeys(table["encoder"]) if cards.get(name, {}).get("kind") == "baseline"]
+    for (_, label), group in table.groupby(["task", "label"], sort=False):
+        first, by_encoder = group.iloc[0], group.set_index("encoder")
+        row = [words(label), words(first["measure"]), words(first["strength"]), count(first["positives"])]
+        row.append(score(first["true"], None, "no true predictor for this label", notes))
+        for name in baselines:
+            value, difference = by_encoder["recovered"].get(name), by_encoder["difference"].get(name)
+            cell = score(value, None, f"undefined for {name}, see the tables above", notes)
+            if difference is not None and pd.notna(difference):
+                cell = Cell(**{**vars(cell), "spread": f"{difference:+.3f}".replace("-", "−")})
+            row.append(cell)
+        others = by_encoder["recovered"].drop(baselines, errors="ignore").dropna()
+        span = f"{others.min():.3f} to {others.max():.3f}" if len(others) else ""
+        row.append(Cell(span or MISSING, sort=f"{others.max():.6f}" if len(others) else "", number=True))
+        rows.append(row)
+    columns = ["Label", "Measure", "Planted", "Positives or events", "True predictor", *baselines, "Foundation models"]
+    return Table("planted-wide", "Planted against recovered", columns, rows, notes=notes.texts, wide=True)
+
+
+def flow(steps: Sequence[Mapping[str, Any]]) -> Table:
+    """How many are dropped at each rule, in the order of the rules."""
+    rows = [
+        [
+            *(words(step["rule"]), count(step["before"]), count(step["dropped"]), count(step["after"])),
+            words(step.get("note")),
+        ]
+        for step in steps
+    ]
+    return Table("flow", "Cohort flow", ["Rule", "Before", "Dropped", "After", "Note"], rows)
+
+
+def register(cards: Cards) -> Table:
+    """What each encoder is, what it saw in pre-training, and whether its weights are here."""
+    answers = {True: "yes", False: "no", None: "not stated"}
+    rows = []
+    for name, card in cards.items():
+        saw = card.get("saw_tcga")
+        coverage = card.get("coverage")
+        state = "absent" if card.get("absent") else "untrained stand-in" if card.get("untrained") else "as released"
+        if card["kind"] == "baseline" and not card.get("absent"):
+            state = "nothing to load"
+        cells = [words(name), words(card.get("title")), words(card["kind"]), words(state)]
+        cells += [words(card.get("pretraining"))]
+        cells += [
+            words(answers.get(saw, str(saw)) if card["kind"] == "foundation" else "no"),
+            words(card.get("priors")),
+        ]
+        share = Cell(MISSING, number=True)
+        if coverage is not None:
+            share = Cell(f"{100 * coverage:.1f} %", sort=f"{coverage:.6f}", number=True)
+        rows.append([*cells, words(card.get("pooling")), count(card.get("width")), share, words(card.get("licence"))])
+    columns = ["Encoder", "Name", "Kind", "Weights", "Saw in pre-training", "Saw TCGA?", "Priors", "Pooling"]
+    caption = "Encoders: contamination, priors and terms"
+    return Table("register", caption, [*columns, "Width", "Genes covered", "Licence"], rows, wide=True)
+
+
+def pairs(name: str, caption: str, content: Mapping[str, Any]) -> Table:
+    """A nested mapping as rows of path and value."""
+    rows = [[words(path), words(value)] for path, value in _flat(content)]
+    return Table(name, caption, ["Item", "Value"], rows)
+
+
+def _flat(content: Any, path: str = "") -> list[tuple[str, str]]:
+    if isinstance(content, Mapping) and content:
+        return [row for key, value in content.items() for row in _flat(value, f"{path} › {key}" if path else str(key))]
+    if isinstance(content, list | tuple):
+        return [(path, ", ".join(map(str, content)))]
+    return [(path, "" if content is None else str(content))]
+
+
+def _cells(by_cell: pd.DataFrame, key: tuple[Any, Any], prefixes: Sequence[str], notes: Notes) -> list[Cell]:
+    if key not in by_cell.index:
+        return [score(None, None, "this encoder was not probed on this label", notes) for _ in prefixes]
+    row = by_cell.loc[key]
+    return [score(row[f"{p}mean"], row[f"{p}sd"], row[f"{p}reason"], notes) for p in prefixes]
+
+
+def _title(table: pd.DataFrame, label: str, with_cohort: bool = False) -> str:
+    row = table[table["label"] == label].iloc[0]
+    gene = f"{row['gene']} hotspot" if row["kind"] == "hotspot" else str(row["gene"])
+    return f"{row['cohort']} {gene}\n{row['positives']} / {row['n']}" if with_cohort else gene

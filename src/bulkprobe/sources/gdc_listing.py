@@ -1,0 +1,171 @@
+"""The GDC's listing of STAR counts files: asking for it, and `gdc_star/manifest.tsv`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from bulkprobe.errors import UserError, some
+from bulkprobe.sources.client import Client, Interrupted, Refused
+from bulkprobe.sources.schema import STAR_COLUMNS
+
+GDC_API = "https://api.gdc.cancer.gov"
+PAGE_FILES = 1000  # files asked for per page of the listing
+PROJECTS = tuple(
+    f"TCGA-{code}"
+    for code in (
+        *("ACC", "BLCA", "BRCA", "CESC", "CHOL", "COAD", "DLBC", "ESCA", "GBM", "HNSC", "KICH"),
+        *("KIRC", "KIRP", "LAML", "LGG", "LIHC", "LUAD", "LUSC", "MESO", "OV", "PAAD", "PCPG"),
+        *("PRAD", "READ", "SARC", "SKCM", "STAD", "TGCT", "THCA", "THYM", "UCEC", "UCS", "UVM"),
+    )
+)
+CONDITIONS = {
+    "data_category": "Transcriptome Profiling",
+    "data_type": "Gene Expression Quantification",
+    "analysis.workflow_type": "STAR - Counts",
+    "access": "open",
+}
+FIELDS = (
+    *("file_id", "file_name", "md5sum", "file_size", "cases.submitter_id", "cases.project.project_id"),
+    *("cases.samples.submitter_id", "cases.samples.sample_type", "associated_entities.entity_submitter_id"),
+)
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# Names become paths and fields of a table: no separators, no leading dot.
+_FILE_NAME = re.compile(r"\w[\w.+-]*")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class StarFile:
+    """One row of the manifest: the counts file of one aliquot (size in bytes; columns of `STAR_COLUMNS`)."""
+
+    file_id: str
+    file_name: str
+    md5: str
+    size: int
+    sample_barcode: str
+    aliquot_barcode: str
+    project: str
+    sample_type: str
+
+    @property
+    def path(self) -> str:
+        """Where the file stands below `gdc_star/`, and its name in the GDC's archives."""
+        return f"{self.file_id}/{self.file_name}"
+
+    @property
+    def usable(self) -> bool:
+        """Whether id, name and md5 have the form that paths and checks rely on."""
+        return bool(UUID.fullmatch(self.file_id) and _FILE_NAME.fullmatch(self.file_name) and _MD5.fullmatch(self.md5))
+
+
+def project_ids(projects: Sequence[str] | None) -> tuple[str, ...]:
+    """Return sorted GDC project ids for cancer types ("BRCA") or ids ("TCGA-BRCA"); None is all 33."""
+    if projects is None:
+        return PROJECTS
+    ids = sorted({name if name.startswith("TCGA-") else f"TCGA-{name}" for name in projects})
+    unknown = [name for name in ids if name not in PROJECTS]
+    if unknown or not ids:
+        raise UserError(
+            f"Unknown TCGA projects: {some(unknown) or 'none given'}; expected some of {', '.join(PROJECTS)}."
+        )
+    return tuple(ids)
+
+
+def query_star(
+    client: Client, projects: Sequence[str], *, api: str = GDC_API, page_files: int = PAGE_FILES
+) -> list[StarFile]:
+    """Ask the GDC for every open STAR counts file of the projects, sorted by project, barcode, file id.
+
+    Raises UserError when the GDC cannot be reached, when its pages contradict each other, and when an
+    entry lacks what the manifest needs.
+    """
+    conditions = {"cases.project.project_id": list(projects), **{k: [v] for k, v in CONDITIONS.items()}}
+    filters = [{"op": "in", "content": {"field": name, "value": v}} for name, v in conditions.items()]
+    rows: dict[str, StarFile] = {}
+    total: int | None = None
+    while total is None or len(rows) < total:
+        question = {
+            "filters": {"op": "and", "content": filters},
+            "fields": ",".join(FIELDS),
+            "format": "JSON",
+            "size": page_files,
+            "from": len(rows),
+            "sort": "file_id:asc",  # without an order, pages may overlap
+        }
+        hits, answered = _page(client, f"{api}/files", question)
+        new = {row.file_id: row for row in map(_row, hits)}
+        if len(new) < len(hits) or new.keys() & rows.keys() or not new or total not in (None, answered):
+            raise UserError(
+                f"The GDC's listing does not add up at file {len(rows)} of {answered}: "
+                "it may be changing just now, run again later."
+            )
+        total = answered
+        rows |= new
+    return sorted(rows.values(), key=lambda row: (row.project, row.aliquot_barcode, row.file_id))
+
+
+def manifest_text(rows: Iterable[StarFile]) -> str:
+    """Return the tab-separated text of the manifest."""
+    lines = (map(str, astuple(row)) for row in rows)
+    return "".join("\t".join(line) + "\n" for line in (STAR_COLUMNS, *lines))
+
+
+def read_manifest(path: Path) -> list[StarFile]:
+    """Read `gdc_star/manifest.tsv`; a damaged one is a UserError."""
+    header, *lines = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines()] or [[]]
+    if tuple(header) == STAR_COLUMNS and all(len(x) == len(header) and x[3].isdecimal() for x in lines):
+        rows = [StarFile(x[0], x[1], x[2], int(x[3]), x[4], x[5], x[6], x[7]) for x in lines]
+        if all(row.usable for row in rows):
+            return rows
+    raise UserError(
+        f"{path} is not a listing of GDC files (columns {', '.join(STAR_COLUMNS)}): delete it and run again."
+    )
+
+
+def _page(client: Client, url: str, question: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+    """Return the entries of one page of the listing, and how many there are on all pages."""
+
+    def ask() -> tuple[list[dict[str, Any]], int]:
+        with client.open("POST", url, json=question) as response:
+            body = b"".join(client.blocks(response))
+        try:
+            data = json.loads(body)["data"]
+            return list(data["hits"]), int(data["pagination"]["total"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise Interrupted("the answer is not a listing") from error
+
+    try:
+        return client.retry(ask)
+    except (Interrupted, Refused) as error:
+        raise UserError(f"The GDC does not list its files ({url}: {error}): try again later.") from error
+
+
+def _row(hit: dict[str, Any]) -> StarFile:
+    try:
+        (entity,) = hit["associated_entities"]
+        (case,) = hit["cases"]
+        aliquot = str(entity["entity_submitter_id"])
+        (sample,) = [s for s in case["samples"] if aliquot.startswith(s["submitter_id"])]
+        row = StarFile(
+            file_id=hit["file_id"],
+            file_name=hit["file_name"],
+            md5=hit["md5sum"],
+            size=int(hit["file_size"]),
+            sample_barcode=sample["submitter_id"],
+            aliquot_barcode=aliquot,
+            project=case["project"]["project_id"],
+            sample_type=sample["sample_type"],
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f"The GDC's entry of file {hit.get('file_id')} lacks what the manifest needs "
+            f"({type(error).__name__}: {error}): its API has changed, report this."
+        ) from error
+    if not row.usable:
+        raise UserError(f"The GDC's entry {row.file_id!r} named {row.file_name!r} cannot be a file here: report this.")
+    return row

@@ -1,0 +1,371 @@
+"""The simulated cohort in the official formats: names, headers, units, barcodes and compression of the TCGA files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import openpyxl
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+from bulkprobe.files import atomic_folder, atomic_path, file_hash, write_json
+from bulkprobe.sources.simulate import EFFECTS, PROGNOSIS, STRENGTHS, Simulation, simulate
+
+Unit = Callable[[np.ndarray, slice], np.ndarray]  # (counts of a block of genes, which genes) → values as published
+
+FLOOR = 0.001  # Xena's log2(TPM + 0.001)
+GZIP_LEVEL = 4
+MAF_ROWS = 20_000  # written at a time
+PSEUDOAUTOSOMAL = (
+    "ENSGR0000182378.13",
+    "ENSGR0000178605.13",
+    "ENSGR0000167393.17",
+)  # in the Toil matrices, all zero
+
+MAF_COLUMNS = (
+    "Hugo_Symbol Entrez_Gene_Id Center NCBI_Build Chromosome Start_Position End_Position Strand Variant_Classification "
+    "Variant_Type Reference_Allele Tumor_Seq_Allele1 Tumor_Seq_Allele2 dbSNP_RS dbSNP_Val_Status Tumor_Sample_Barcode "
+    "Matched_Norm_Sample_Barcode Match_Norm_Seq_Allele1 Match_Norm_Seq_Allele2 Tumor_Validation_Allele1 "
+    "Tumor_Validation_Allele2 Match_Norm_Validation_Allele1 Match_Norm_Validation_Allele2 Verification_Status "
+    "Validation_Status Mutation_Status Sequencing_Phase Sequence_Source Validation_Method Score BAM_File Sequencer "
+    "Tumor_Sample_UUID Matched_Norm_Sample_UUID HGVSc HGVSp HGVSp_Short Transcript_ID Exon_Number t_depth t_ref_count "
+    "t_alt_count n_depth n_ref_count n_alt_count all_effects Allele Gene Feature Feature_type Consequence cDNA_position "
+    "CDS_position Protein_position Amino_acids Codons Existing_variation ALLELE_NUM DISTANCE STRAND SYMBOL SYMBOL_SOURCE "
+    "HGNC_ID BIOTYPE CANONICAL CCDS ENSP SWISSPROT TREMBL UNIPARC RefSeq SIFT PolyPhen EXON INTRON DOMAINS GMAF AFR_MAF "
+    "AMR_MAF ASN_MAF EAS_MAF EUR_MAF SAS_MAF AA_MAF EA_MAF CLIN_SIG SOMATIC PUBMED MOTIF_NAME MOTIF_POS HIGH_INF_POS "
+    "MOTIF_SCORE_CHANGE IMPACT PICK VARIANT_CLASS TSL HGVS_OFFSET PHENO MINIMISED ExAC_AF ExAC_AF_AFR ExAC_AF_AMR "
+    "ExAC_AF_EAS ExAC_AF_FIN ExAC_AF_NFE ExAC_AF_OTH ExAC_AF_SAS GENE_PHENO FILTER COSMIC CENTERS CONTEXT DBVS NCALLERS"
+).split()
+
+# Where the labelled genes are hit, with the share of calls at hotspots as it is known from the tumours themselves.
+HOTSPOTS = {
+    "KRAS": (0.95, ("p.G12D", "p.G12V", "p.G12C", "p.G13D", "p.Q61H")),
+    "EGFR": (0.75, ("p.L858R", "p.E746_A750del", "p.G719A", "p.L861Q")),
+    "PIK3CA": (0.75, ("p.H1047R", "p.E545K", "p.E542K", "p.H1047L", "p.N345K")),
+    "TP53": (0.35, ("p.R175H", "p.R248Q", "p.R273H", "p.R282W")),
+}
+NON_SILENT = (
+    "Missense_Mutation",
+    "Nonsense_Mutation",
+    "Frame_Shift_Del",
+    "Splice_Site",
+    "In_Frame_Del",
+    "Frame_Shift_Ins",
+)
+NON_SILENT_SHARE = (0.82, 0.06, 0.05, 0.03, 0.02, 0.02)
+SILENT = ("Silent", "Intron", "3'UTR", "RNA", "Splice_Region")
+
+
+def fetch_simulated(raw: Path, truth: Path, *, patients: int, genes: int, seed: int) -> None:
+    """Write the raw files of a simulated cohort to `raw` and the planted truth to `truth`, replacing both folders.
+
+    The same arguments give the same bytes.
+    """
+    drawn = simulate(patients=patients, genes=genes, seed=seed)
+    with atomic_folder(raw) as folder, atomic_folder(truth) as truth_folder:
+        rng = np.random.default_rng(np.random.SeedSequence([seed, 11]))
+        versions = [
+            f"{gene}.{v}" for gene, v in zip(drawn.genes.ensembl_id, rng.integers(2, 19, len(drawn.genes)), strict=True)
+        ]
+        _write_matrices(folder, drawn, versions)
+        _write_gtf(folder / "gencode.v23.annotation.gtf.gz", drawn.genes, versions, rng)
+        _write_maf(folder / "mc3.v0.2.8.PUBLIC.maf.gz", drawn, rng)
+        _write_cdr(folder / "TCGA-CDR-SupplementalTableS1.xlsx", drawn, rng)
+        _write_quality(folder / "merged_sample_quality_annotations.tsv", drawn)
+        _write_purity(folder / "TCGA_mastercalls.abs_tables_JSedit.fixed.txt", drawn, rng)
+        listed = {
+            p.name: {"bytes": p.stat().st_size, "sha256": file_hash(p), "url": None} for p in sorted(folder.iterdir())
+        }
+        write_json(folder / "source.json", {"source": "simulated", "expression": "xena_toil", "files": listed})
+        _write_truth(truth_folder, drawn)
+
+
+def _write_matrices(folder: Path, drawn: Simulation, versions: list[str]) -> None:
+    counts = np.vstack([drawn.counts, np.zeros((len(PSEUDOAUTOSOMAL), drawn.counts.shape[1]), np.float32)])
+    length = np.concatenate([drawn.genes.length.to_numpy(float), np.full(len(PSEUDOAUTOSOMAL), 1000.0)])
+    ids = [*versions, *PSEUDOAUTOSOMAL]
+    scale = np.zeros(counts.shape[1])
+    for start in range(0, len(counts), 512):
+        scale += (counts[start : start + 512] / length[start : start + 512, None]).sum(axis=0)
+    scale = 1e6 / scale
+    samples = drawn.samples.sample_id.tolist()
+    _write_matrix(
+        folder / "tcga_gene_expected_count.gz", ids, samples, counts, lambda block, rows: np.log2(block + 1.0)
+    )
+    _write_matrix(
+        folder / "tcga_RSEM_gene_tpm.gz",
+        ids,
+        samples,
+        counts,
+        lambda block, rows: np.log2(block / length[rows, None] * scale + FLOOR),
+    )
+
+
+def _write_matrix(path: Path, ids: list[str], samples: list[str], counts: np.ndarray, unit: Unit) -> None:
+    with atomic_path(path) as aside, aside.open("wb") as file, _gzip(file) as packed:
+        packed.write(("\t".join(["sample", *samples]) + "\n").encode())
+        for start in range(0, len(ids), 256):
+            rows = slice(start, min(start + 256, len(ids)))
+            values = np.round(unit(counts[rows].astype(np.float64), rows), 4)
+            table = pa.table([pa.array(ids[rows]), *values.T], names=["sample", *samples])
+            _write_rows(packed, table)
+
+
+def _write_rows(file: gzip.GzipFile, table: pa.Table) -> None:
+    options = pa.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
+    pa.csv.write_csv(table, file, options)
+
+
+def _gzip(file: IO[bytes]) -> gzip.GzipFile:
+    return gzip.GzipFile(fileobj=file, mode="wb", compresslevel=GZIP_LEVEL, mtime=0, filename="")
+
+
+def _write_gtf(path: Path, genes: pd.DataFrame, versions: list[str], rng: np.random.Generator) -> None:
+    """Two transcripts a gene whose exons overlap; their union is the gene's length."""
+    lines = ["##description: evidence-based annotation of the human genome (GRCh38), version 23 (Ensembl 81)\n"]
+    position = 10_000
+    for versioned, symbol, length in zip(versions, genes.symbol, genes.length, strict=True):
+        tag = f'gene_id "{versioned}"; gene_type "protein_coding"; gene_status "KNOWN"; gene_name "{symbol}"; level 2;'
+        cut = int(rng.integers(length // 4, length // 2 + 1))
+        end = position + length + 500  # an intron of 500 bases
+        rows = [
+            ("gene", position, end - 1),
+            ("exon", position, position + cut - 1),
+            ("exon", position + cut + 500, end - 1),
+        ]
+        rows.append(("exon", position + cut + 500, position + cut + 500 + max(1, (length - cut) // 2) - 1))
+        lines.extend(f"chr1\tHAVANA\t{kind}\t{a}\t{b}\t.\t+\t.\t{tag}\n" for kind, a, b in rows)
+        position = end + 1000
+    with atomic_path(path) as aside, aside.open("wb") as file, _gzip(file) as packed:
+        packed.write("".join(lines).encode())
+
+
+def _aliquot(sample_id: str, analyte: str) -> str:
+    return f"{sample_id}A-11{analyte}-A{sum(map(ord, sample_id)) % 900 + 100}-07"
+
+
+def _write_maf(path: Path, drawn: Simulation, rng: np.random.Generator) -> None:
+    """Every profiled patient's calls: the labelled genes, passengers, silent ones; some calls fail the filter."""
+    calls: list[pd.DataFrame] = []
+    primary = drawn.samples[drawn.samples.sample_type.isin(["01", "03", "06"])]
+    sample_of = primary.sort_values("sample_type").groupby("patient").sample_id.first()
+    background = drawn.genes.symbol[~drawn.genes.symbol.isin(list(EFFECTS))].to_numpy()
+    table, mutated = drawn.patients, drawn.mutated.to_numpy()
+    whole_genome_amplified = rng.random(len(table)) < np.where(table.cancer_type.isin(["LAML", "OV"]), 0.8, 0.03)
+    for i in np.flatnonzero(table.profiled):
+        barcode = _aliquot(str(sample_of[i]), "W" if whole_genome_amplified[i] else "D")
+        hit = [gene for gene, is_mutated in zip(drawn.mutated.columns, mutated[i], strict=True) if is_mutated]
+        n = int(table.burden[i])
+        silent = rng.integers(3, 3 + max(2, n // 3))
+        symbols = [*hit, *rng.choice(background, n), *rng.choice(background, silent)]
+        classes = [
+            *["Missense_Mutation"] * len(hit),
+            *rng.choice(NON_SILENT, n, p=NON_SILENT_SHARE),
+            *rng.choice(SILENT, silent),
+        ]
+        # Wild-type labelled genes may still carry silent or filtered calls, which must not count.
+        for gene in EFFECTS:
+            if gene not in hit and rng.random() < 0.01:
+                symbols.append(gene)
+                classes.append("Silent")
+        verdict = "wga" if whole_genome_amplified[i] else "PASS"
+        filters = np.where(rng.random(len(symbols)) < 0.04, "oxog", verdict).astype(object)
+        filters[: len(hit)] = verdict
+        spared = [g for g in EFFECTS if g not in hit]
+        if spared and rng.random() < 0.03:
+            symbols.append(spared[0])
+            classes.append("Missense_Mutation")
+            filters = np.append(filters, "common_in_exac")
+        short = []
+        for symbol, kind in zip(symbols, classes, strict=True):
+            share, places = HOTSPOTS.get(str(symbol), (0.0, ("",)))
+            if kind == "Silent":
+                short.append(f"p.L{rng.integers(20, 400)}=")
+            elif rng.random() < share:
+                short.append(str(rng.choice(places)))
+            else:
+                short.append(f"p.A{rng.integers(20, 400)}T")
+        calls.append(
+            pd.DataFrame(
+                {
+                    "Hugo_Symbol": symbols,
+                    "Variant_Classification": classes,
+                    "Tumor_Sample_Barcode": barcode,
+                    "Matched_Norm_Sample_Barcode": _aliquot(f"{table.patient_id[i]}-10", "D"),
+                    "HGVSp_Short": short,
+                    "FILTER": filters,
+                }
+            )
+        )
+    maf = pd.concat(calls, ignore_index=True)
+    position = rng.integers(10_000, 240_000_000, len(maf))
+    constant = {
+        "Center": ".",
+        "NCBI_Build": "GRCh37",
+        "Strand": "+",
+        "Variant_Type": "SNP",
+        "Mutation_Status": ".",
+    }
+    lookup = drawn.genes.set_index("symbol").ensembl_id
+    with atomic_path(path) as aside, aside.open("wb") as file, _gzip(file) as packed:
+        packed.write(("\t".join(MAF_COLUMNS) + "\n").encode())
+        for start in range(0, len(maf), MAF_ROWS):
+            part = maf.iloc[start : start + MAF_ROWS]
+            columns = []
+            for name in MAF_COLUMNS:
+                if name in part:
+                    columns.append(pa.array(part[name].astype(str)))
+                elif name in ("Start_Position", "End_Position"):
+                    columns.append(pa.array(position[start : start + MAF_ROWS].astype(str)))
+                elif name in ("Gene", "SYMBOL"):
+                    columns.append(
+                        pa.array(part.Hugo_Symbol if name == "SYMBOL" else lookup.loc[part.Hugo_Symbol].to_numpy())
+                    )
+                elif name == "Chromosome":
+                    columns.append(pa.array(["1"] * len(part)))
+                else:
+                    columns.append(pa.array([constant.get(name, ".")] * len(part)))
+            _write_rows(packed, pa.table(columns, names=list(MAF_COLUMNS)))
+
+
+CDR_COLUMNS = (
+    "bcr_patient_barcode type age_at_initial_pathologic_diagnosis gender race ajcc_pathologic_tumor_stage clinical_stage "
+    "histological_type histological_grade initial_pathologic_dx_year menopause_status birth_days_to vital_status "
+    "tumor_status last_contact_days_to death_days_to cause_of_death new_tumor_event_type new_tumor_event_site "
+    "new_tumor_event_site_other new_tumor_event_dx_days_to treatment_outcome_first_course margin_status residual_tumor "
+    "OS OS.time DSS DSS.time DFI DFI.time PFI PFI.time Redaction"
+).split()
+CLINICAL_STAGE_ONLY = ("OV", "UCEC")
+
+
+def _write_cdr(path: Path, drawn: Simulation, rng: np.random.Generator) -> None:
+    table = drawn.patients
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet("TCGA-CDR")
+    sheet.append([None, *CDR_COLUMNS])
+    male_or_female = np.where(table.female, "FEMALE", "MALE")
+    unknown = rng.random(len(table)) < 0.01
+    disease_specific = rng.random(len(table)) < 0.9
+    order = np.argsort(table.patient_id.to_numpy())
+    for number, i in enumerate(order, start=1):
+        row = table.loc[i]
+        stage = f"Stage {row.stage}" if row.stage else "[Not Available]"
+        cell: dict[str, object] = dict.fromkeys(CDR_COLUMNS, "[Not Available]")
+        clinical = row.cancer_type in CLINICAL_STAGE_ONLY
+        cell |= {"bcr_patient_barcode": row.patient_id, "type": row.cancer_type, "gender": male_or_female[i]}
+        cell["age_at_initial_pathologic_diagnosis"] = "#N/A" if unknown[i] else int(row.age)
+        cell["clinical_stage" if clinical else "ajcc_pathologic_tumor_stage"] = stage
+        cell["vital_status"] = "Dead" if row.os_event == 1 else "Alive"
+        blood = row.cancer_type == "LAML"
+        cell |= {"OS": _cdr(row.os_event), "OS.time": _cdr(row.os_time)}
+        dss = row.os_event * disease_specific[i]
+        cell |= {"DSS": "#N/A" if blood else _cdr(dss), "DSS.time": "#N/A" if blood else _cdr(row.os_time)}
+        cell |= {
+            "DFI": "#N/A",
+            "DFI.time": "#N/A",
+            "PFI": _cdr(row.pfi_event),
+            "PFI.time": _cdr(row.pfi_time),
+        }
+        cell["Redaction"] = "Redacted" if row.redacted else None
+        sheet.append([number, *(cell[name] for name in CDR_COLUMNS)])
+    book.create_sheet("Notes").append(["Simulated patients; none of this is real"])
+    written = io.BytesIO()
+    book.save(written)
+    _write_zip_without_dates(path, written)
+
+
+def _cdr(value: float) -> object:
+    return "#N/A" if pd.isna(value) else int(value)
+
+
+def _write_zip_without_dates(path: Path, written: io.BytesIO) -> None:
+    """Write a spreadsheet again with fixed dates, so that the same seed gives the same bytes."""
+    with (
+        zipfile.ZipFile(written) as source,
+        atomic_path(path) as aside,
+        zipfile.ZipFile(aside, "w") as target,
+    ):
+        for name in sorted(source.namelist()):
+            if name == "docProps/core.xml":  # holds the time of writing
+                content = (
+                    b'<?xml version="1.0"?><cp:coreProperties xmlns:cp='
+                    b'"http://schemas.openxmlformats.org/package/2006/metadata/core-properties"/>'
+                )
+            else:
+                content = source.read(name)
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            target.writestr(info, content, zipfile.ZIP_DEFLATED, 6)
+
+
+def _write_quality(path: Path, drawn: Simulation) -> None:
+    samples = drawn.samples.sort_values("sample_id")
+    patients = drawn.patients.loc[samples.patient]
+    rows = pd.DataFrame(
+        {
+            "patient_barcode": patients.patient_id.to_numpy(),
+            "aliquot_barcode": [_aliquot(s, "R") for s in samples.sample_id],
+            "cancer type": patients.cancer_type.to_numpy(),
+            "platform": "IlluminaHiSeq_RNASeqV2",
+            "patient_annotation": "",
+            "sample_annotation": "",
+            "aliquot_annotation": np.where(samples.do_not_use, "Item flagged DNU", ""),
+            "aliquot_annotation_updated": "",
+            "AWG_excluded_because_of_pathology": "0.0",
+            "AWG_pathology_exclusion_reason": "",
+            "Reviewed_by_EPC": "0.0",
+            "Do_not_use": np.where(samples.do_not_use, "True", "False"),
+        }
+    )
+    with atomic_path(path) as aside:
+        rows.to_csv(aside, sep="\t", index=False)
+
+
+def _write_purity(path: Path, drawn: Simulation, rng: np.random.Generator) -> None:
+    tumours = drawn.samples[drawn.samples.sample_type.isin(["01", "03", "06"])].sort_values("sample_id")
+    known = tumours[rng.random(len(tumours)) < 0.93]
+    rows = pd.DataFrame(
+        {
+            "array": known.sample_id.to_numpy(),
+            "sample": [_aliquot(s, "D") for s in known.sample_id],
+            "call status": "called",
+            "purity": drawn.patients.purity.loc[known.patient].to_numpy(),
+            "ploidy": np.round(rng.normal(2.4, 0.6, len(known)).clip(1.3, 6.0), 2),
+            "Genome doublings": rng.integers(0, 3, len(known)),
+            "Coverage for 80% power": 12,
+            "Cancer DNA fraction": 0.7,
+            "Subclonal genome fraction": 0.1,
+            "solution": "new",
+        }
+    )
+    with atomic_path(path) as aside:
+        rows.to_csv(aside, sep="\t", index=False)
+
+
+def _write_truth(folder: Path, drawn: Simulation) -> None:
+    planted = {
+        "simulated": True,
+        "genes": {gene: {"effect": EFFECTS[gene], "strength": STRENGTHS[gene]} for gene in EFFECTS},
+        "prognosis": {
+            code: {
+                "log_hazard_per_sd": PROGNOSIS.get(code, 0.0),
+                "strength": _strength(PROGNOSIS.get(code, 0.0)),
+            }
+            for code in sorted(set(drawn.patients.cancer_type))
+        },
+        "hypermutated": sorted(drawn.patients.patient_id[drawn.patients.hypermutated]),
+        "unprofiled": sorted(drawn.patients.patient_id[~drawn.patients.profiled]),
+    }
+    write_json(folder / "truth.json", planted)
+    drawn.scores.sort_values(["target", "patient_id"]).to_parquet(folder / "scores.parquet", index=False)
+    drawn.loadings.to_parquet(folder / "modules.parquet")
+
+
+def _strength(log_hazard: float) -> str:
+    return "strong" if log_hazard >= 0.8 else "weak" if log_hazard else "none"

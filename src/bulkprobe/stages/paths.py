@@ -1,0 +1,38 @@
+"""Where the pipeline keeps its files, relative to the project's top folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+RAW = Path("data/raw")
+TRUTH = Path("data/truth")
+COHORT = Path("data/cohort")
+SPLITS = Path("data/splits.parquet")
+EMBEDDINGS = Path("data/embeddings")
+PREDICTIONS = Path("data/predictions")
+METRICS = Path("metrics")
+SUMMARY = METRICS / "summary.json"
+HEADLINE = METRICS / "headline.json"
+REPORT = METRICS / "report.html"
+PLOTS = METRICS / "plots"
+# Hashes of downloads that their publishers do not state, kept in git from the first download on.
+SOURCE_LOCK = Path("data/sources.lock.json")
+
+
+def store_path(encoder: str) -> Path:
+    """The embedding store of an encoder."""
+    return EMBEDDINGS / f"{encoder}.zarr"
+
+
+def metrics_path(task: str, encoder: str) -> Path:
+    """The metrics of an encoder on a task."""
+    return METRICS / task / f"{encoder}.json"
+
+
+def predictions_path(task: str, encoder: str) -> Path:
+    """The predictions of an encoder on a task.
+
+    `<encoder>.parquet` is a folder with one file a task, which `pandas.read_parquet` reads as one table: two DVC
+    stages cannot write one file.
+    """
+    return PREDICTIONS / f"{encoder}.parquet" / f"{task}.parquet"

@@ -1,0 +1,66 @@
+"""Stage `probe_survival@<encoder>`: C-index of survival from frozen embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from bulkprobe.cohort.read import Cohort, read_cohort
+from bulkprobe.cohort.schema import endpoint_advice
+from bulkprobe.params import Params, load_params
+from bulkprobe.probes.survival import overall, probe_survival
+from bulkprobe.stages import paths, probing
+from bulkprobe.stages.running import encoder_argument, run_stage
+from bulkprobe.stages.tasks import is_simulated, probing_patients, survival_labels
+from bulkprobe.store import Store, read_store
+
+
+def main() -> str:
+    """Write `metrics/survival/<encoder>.json` and the encoder's survival predictions."""
+    params = load_params()
+    encoder = encoder_argument()
+    store = read_store(paths.store_path(encoder))
+    content, predictions = run(store, encoder, read_cohort(paths.COHORT), pd.read_parquet(paths.SPLITS), params)
+    return probing.write_results(encoder, "survival", content, predictions)
+
+
+def run(
+    store: Store, encoder: str, cohort: Cohort, splits: pd.DataFrame, params: Params
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Probe every survival label; returns the content of the metrics file and the predictions."""
+    settings = params.probe_survival
+    content = probing.header(store, encoder, "survival", "c_index", settings.penalties, params, is_simulated(cohort))
+    if store.absent is not None:
+        return {**content, "labels": {}, "overall": {}}, probing.no_predictions()
+    patients = probing_patients(cohort)
+    known = survival_labels(cohort, patients, settings)
+    wanted = [f"{kind}/{endpoint}" for kind in settings.types for endpoint in settings.endpoints]
+    split = set(splits.label[splits.task == "survival"])
+    usable = [label for label in wanted if label in split]
+    metrics: dict[str, Any] = {}
+    predictions = probing.no_predictions()
+    if usable:
+        metrics, _, predictions = probe_survival(
+            probing.embedding_of(store, patients),
+            patients.sample_id.index.tolist(),
+            cohort.survival,
+            splits,
+            transform=probing.transform_of(store),
+            penalties=settings.penalties,
+            labels=usable,
+            min_events=settings.min_events,
+            n_jobs=probing.CORES,
+        )
+    for label in wanted:
+        if label not in metrics:
+            rows = known[known.label == label]
+            reason = f"too few patients: {len(rows)} with follow-up"
+            counts = {"endpoint": label.split("/")[1], "n": len(rows), "events": int(rows.event.sum())}
+            metrics[label] = probing.undefined_label(label, counts, reason, params.splits.n_splits)
+        metrics[label]["advice"] = endpoint_advice(*label.split("/"))
+    return {**content, "labels": metrics, "overall": overall(metrics)}, predictions
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,213 @@
+"""The embedding store: a Zarr v3 group holding one vector a sample, written in shards of many samples.
+
+`embedding` float32 (n_samples, width), `sample_id` (n_samples,), and attributes that say exactly what made the numbers.
+One shard is one file, so a store of 10,000 samples is a few dozen files to hash. A store is built beside its final
+name and renamed when complete; a killed run continues at the first missing shard. No dates, no machine names: equal
+input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from bulkprobe.errors import UserError, some
+from bulkprobe.files import atomic_path
+
+CHUNKS_PER_SHARD = 4
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store read into memory: `embedding` (n_samples, width) float32, `sample_id`, `attributes`."""
+
+    embedding: np.ndarray
+    sample_id: list[str]
+    attributes: dict[str, Any]
+
+    @property
+    def absent(self) -> str | None:
+        """Why the encoder could not be run, where it could not."""
+        reason = self.attributes.get("absent")
+        return None if reason is None else str(reason)
+
+    def rows_of(self, samples: Sequence[str]) -> np.ndarray:
+        """Return the row numbers of `samples`; UserError names those that have no vector."""
+        place = {sample: row for row, sample in enumerate(self.sample_id)}
+        missing = [sample for sample in samples if sample not in place]
+        if missing:
+            raise UserError(
+                f"the embedding store has no vector for {some(missing)}: embed the same cohort that is probed"
+            )
+        return np.array([place[sample] for sample in samples], dtype=np.intp)
+
+
+def write_store(
+    path: Path,
+    *,
+    sample_ids: Sequence[str],
+    width: int,
+    attributes: Mapping[str, Any],
+    shards: Iterable[tuple[int, np.ndarray]],
+    shard_size: int,
+) -> None:
+    """Write or finish a store; `shards` yields (first row, vectors) and may skip what `missing_shards` left out."""
+    aside = _aside(path)
+    group = _open_aside(aside, sample_ids, width, attributes, shard_size)
+    array = _array(group)
+    for start, vectors in shards:
+        expected = (min(shard_size, len(sample_ids) - start), width)
+        if vectors.shape != expected:
+            raise ValueError(f"shard at row {start} has shape {vectors.shape}, expected {expected}")
+        array[start : start + expected[0]] = np.ascontiguousarray(vectors, dtype=np.float32)
+    lacking = missing_shards(path, len(sample_ids), shard_size)
+    if lacking:
+        raise ValueError(f"shards starting at rows {some(lacking)} were never written")
+    _take_name(aside, path)
+
+
+def write_absent(path: Path, reason: str, attributes: Mapping[str, Any]) -> None:
+    """Write a store without vectors that says why the encoder could not be run."""
+    aside = _aside(path)
+    shutil.rmtree(aside, ignore_errors=True)
+    group = zarr.open_group(str(aside), mode="w", zarr_format=3)
+    group.attrs.update({**attributes, "absent": reason, "format": FORMAT})
+    _take_name(aside, path)
+
+
+def missing_shards(path: Path, n_samples: int, shard_size: int) -> list[int]:
+    """First rows of the shards that are not yet written."""
+    done = {int(p.parent.name) for p in (_aside(path) / "embedding" / "c").glob("*/0")}
+    return [start for start in range(0, n_samples, shard_size) if start // shard_size not in done]
+
+
+def prepare_store(
+    path: Path, *, sample_ids: Sequence[str], width: int, attributes: Mapping[str, Any], shard_size: int
+) -> list[int]:
+    """Begin a store, or take up an unfinished one made of the same input; return the first rows of shards to write.
+
+    Shards of an unfinished store that was made otherwise (other options, cohort or weights) are thrown away.
+    """
+    _open_aside(_aside(path), sample_ids, width, attributes, shard_size)
+    return missing_shards(path, len(sample_ids), shard_size)
+
+
+def is_finished(path: Path, *, sample_ids: Sequence[str], width: int, attributes: Mapping[str, Any]) -> bool:
+    """Whether `path` is a complete store of exactly this input."""
+    if not (path / "zarr.json").is_file():
+        return False
+    try:
+        found = read_store(path)
+    except UserError:
+        return False
+    same = {k: v for k, v in found.attributes.items() if k != "format"} == _plain(attributes)
+    return same and found.sample_id == list(sample_ids) and found.embedding.shape == (len(sample_ids), width)
+
+
+def read_store(path: Path) -> Store:
+    """Read and verify a store; UserError where it is missing, unfinished, or holds NaN."""
+    if not (path / "zarr.json").is_file():
+        raise UserError(f"{path} is not an embedding store: make one with `bulkprobe embed`")
+    group = zarr.open_group(str(path), mode="r")
+    attributes = dict(group.attrs)
+    if attributes.get("absent") is not None:
+        return Store(np.empty((0, 0), dtype=np.float32), [], attributes)
+    if "embedding" not in group or "sample_id" not in group:
+        raise UserError(f"{path} is a Zarr group without `embedding` and `sample_id`, so it is no embedding store")
+    array = _array(group)
+    n_shards = -(-array.shape[0] // array.shards[0]) if array.shards else 0
+    present = len(list((path / "embedding" / "c").glob("*/0")))
+    if present != n_shards:
+        raise UserError(f"{path} holds {present} of {n_shards} shards: run the embedding again, it resumes")
+    vectors = np.asarray(array[:], dtype=np.float32)
+    names = [str(name) for name in _read_names(group)]
+    if len(names) != len(vectors):
+        raise UserError(f"{path} has {len(vectors)} vectors but {len(names)} sample ids: embed again")
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(broken):
+        raise UserError(f"{path} has NaN or infinite vectors for {some(names[i] for i in broken)}: embed again")
+    return Store(vectors, names, attributes)
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Read what a store records about itself, and its width, without reading the vectors."""
+    if not (path / "zarr.json").is_file():
+        raise UserError(f"{path} is not an embedding store: make one with `bulkprobe embed`")
+    group = zarr.open_group(str(path), mode="r")
+    width = _array(group).shape[1] if "embedding" in group else None
+    return {**group.attrs, "width": width}
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _note(aside: Path) -> Path:
+    """Beside an unfinished store: what it is being made of."""
+    return aside.with_name(f"{aside.name}.json")
+
+
+def _take_name(aside: Path, path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+    aside.rename(path)
+    _note(aside).unlink(missing_ok=True)
+
+
+def _read_names(group: zarr.Group) -> np.ndarray:
+    names: Any = group["sample_id"]
+    return np.asarray(names[:])
+
+
+def _array(group: zarr.Group) -> zarr.Array[Any]:
+    array = group["embedding"]
+    if not isinstance(array, zarr.Array):
+        raise UserError("`embedding` is not an array, so this is no embedding store")
+    return array
+
+
+def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes as JSON will give them back."""
+    content: dict[str, Any] = json.loads(json.dumps(dict(attributes), sort_keys=True))
+    return content
+
+
+def _open_aside(
+    aside: Path, sample_ids: Sequence[str], width: int, attributes: Mapping[str, Any], shard_size: int
+) -> zarr.Group:
+    identity = {
+        "attributes": _plain(attributes), "sample_ids": list(sample_ids), "width": width, "shard_size": shard_size,
+    }  # fmt: skip
+    note = _note(aside)
+    if (aside / "zarr.json").is_file() and note.is_file() and json.loads(note.read_text()) == identity:
+        for left in aside.rglob("*.partial"):  # a killed writer's unfinished files
+            left.unlink()
+        return zarr.open_group(str(aside), mode="r+")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    group = zarr.open_group(str(aside), mode="w", zarr_format=3)
+    group.attrs.update({**_plain(attributes), "format": FORMAT})
+    chunk = shard_size // CHUNKS_PER_SHARD if shard_size % CHUNKS_PER_SHARD == 0 else shard_size
+    group.create_array(
+        "embedding",
+        shape=(len(sample_ids), width),
+        dtype="float32",
+        shards=(shard_size, width),
+        chunks=(chunk, width),
+        compressors=ZstdCodec(level=3),
+        fill_value=0.0,
+    )
+    names = group.create_array("sample_id", shape=(len(sample_ids),), dtype=str, chunks=(len(sample_ids),))
+    names[:] = np.array(list(sample_ids), dtype=object)
+    with atomic_path(note) as written:
+        written.write_text(json.dumps(identity))
+    return group

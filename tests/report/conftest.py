@@ -1,0 +1,18 @@
+"""One invented report, made once: its tables, figures and page are read by every test of the room."""
+
+from __future__ import annotations
+
+import pytest
+from fakes import context
+
+from bulkprobe.report.page import ReportContext, render_page
+
+
+@pytest.fixture(scope="session")
+def report() -> ReportContext:
+    return context(patients_per_type=20)
+
+
+@pytest.fixture(scope="session")
+def page(report: ReportContext) -> str:
+    return render_page(report)
