@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -127,23 +128,16 @@ def assemble(
     if len(set(keys)) < len(keys):
         repeated = sorted({key for key in keys if keys.count(key) > 1})
         raise UserError(f"Cohorts stand twice in the splits: {some(repeated)}; name each cohort once")
+    split = partial(
+        make_splits, n_splits=n_splits, test_fraction=test_fraction, inner_folds=inner_folds, seed=seed, scheme=scheme
+    )
     for key, cohort in zip(keys, cohorts, strict=True):
         known = cohort.labels.dropna(how="all")
         if known.empty:
             raise UserError(
                 f"Cohort {cohort.name!r} of task {cohort.task!r} has no labelled patient; leave it out of the labels"
             )
-        strata = _cohort_strata(cohort.types, known)
-        table = make_splits(
-            strata,
-            cohort.sites,
-            n_splits=n_splits,
-            test_fraction=test_fraction,
-            inner_folds=inner_folds,
-            seed=seed,
-            scheme=scheme,
-            name=key,
-        )
+        table = split(_cohort_strata(cohort.types, known), cohort.sites, name=key)
         for label in known.columns:
             has_label = known.index[known[label].notna()]
             rows = table[table["patient_id"].isin(has_label)]
@@ -203,8 +197,8 @@ def _stratum_codes(strata: pd.DataFrame) -> Ints:
     columns = []
     start = 0
     for column in strata.columns:
-        values = strata[column].astype(str).to_numpy(dtype=object)
-        _, code, count = np.unique(values.astype(str), return_inverse=True, return_counts=True)
+        values = strata[column].to_numpy(dtype=object).astype(str)
+        _, code, count = np.unique(values, return_inverse=True, return_counts=True)
         code = np.where(count[code] < RARE, len(count), code)
         code = np.unique(code, return_inverse=True)[1]
         columns.append(code + start)
@@ -308,10 +302,7 @@ def _badness(lack: Floats) -> Floats:
 
 
 def _repair(content: _Content, lack: Floats, side: Ints) -> None:
-    """Move a unit, or exchange two, while that brings the strata nearer to their shares.
-
-    The best move is taken when it helps by itself, else together with the best answer to it.
-    """
+    """Make the best move of a unit while it helps, else together with its best answer, until neither does."""
     n_sides, n_units = len(lack), len(side)
     sizes = np.unique(content.count)
     level = np.searchsorted(sizes, content.count)
@@ -340,12 +331,11 @@ def _repair(content: _Content, lack: Floats, side: Ints) -> None:
             continue
         if not (np.abs(lack) > TOLERATED).any():
             return
-        improved = False
         for candidate in np.argsort(change, axis=None, kind="stable")[:patience].tolist():
             unit, to = divmod(candidate, n_sides)
             first = change[unit, to]
             if not np.isfinite(first):
-                break
+                return
             origin = int(side[unit])
             content.move(unit, to, lack, side)
             answer = changes()
@@ -353,8 +343,7 @@ def _repair(content: _Content, lack: Floats, side: Ints) -> None:
             reply = int(np.argmin(answer))
             if first + answer.flat[reply] < -1e-9:
                 content.move(*divmod(reply, n_sides), lack, side)
-                improved = True
                 break
             content.move(unit, origin, lack, side)
-        if not improved:
+        else:
             return

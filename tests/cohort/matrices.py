@@ -1,4 +1,4 @@
-"""Small Xena matrices for tests."""
+"""Small expression matrices for tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+
+from bulkprobe.cohort.expression_files import LabExpression
+from bulkprobe.cohort.store import ExpressionStore, open_expression, write_expression
 
 SAMPLES = [f"TCGA-AA-{i:04d}-01" for i in range(7)]
 
@@ -26,3 +29,10 @@ def tpm_values(n_genes: int = 50, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     tpm = np.exp2(rng.normal(2, 3, (n_genes, len(SAMPLES)))) * (rng.random((n_genes, len(SAMPLES))) > 0.3)
     return tpm / tpm.sum(axis=0) * 1e6
+
+
+def stored(folder: Path, source: LabExpression) -> ExpressionStore:
+    path = write_expression(
+        folder / "store", sample_ids=source.sample_ids, var=source.var, layers={"X": source}, scale=source.scale
+    )
+    return open_expression(path)

@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import openpyxl
+import pandas as pd
 
 from bulkprobe import files
 from bulkprobe.cohort.flow import Flow
+from bulkprobe.cohort.lab_tables import lab_samples
+from bulkprobe.cohort.schema import CohortRules, FilesConfig
 
 QUALITY = (
     "patient_barcode",
@@ -142,3 +145,25 @@ def write_source(raw: Path, source: str, expression: str | None) -> None:
         if path.is_file()
     }
     (raw / "source.json").write_text(json.dumps({"source": source, "expression": expression, "files": recorded}))
+
+
+# A lab's tables.
+
+LAB_RULES = CohortRules(genes=("KRAS", "TP53"))
+LAB_IDS = ["s1", "s2", "s3"]
+
+
+def lab_config(**options: Any) -> FilesConfig:
+    return FilesConfig.from_mapping({"expression": "x.tsv", "expression_scale": "tpm", "samples": "s.tsv"} | options)
+
+
+def text(table: dict[str, list[Any]]) -> pd.DataFrame:
+    return pd.DataFrame(table, dtype=object)
+
+
+def lab_table(ids: list[str] = LAB_IDS, **more: list[Any]) -> pd.DataFrame:
+    return text({"sample_id": ids, "cancer_type": ["LUAD"] * len(ids)} | more)
+
+
+def lab_chosen(table: pd.DataFrame, ids: list[str] = LAB_IDS, flow: Flow | None = None, **options: Any) -> pd.DataFrame:
+    return lab_samples(table, ids, lab_config(**options), LAB_RULES, flow or Flow())

@@ -29,7 +29,16 @@ def test_shorter_barcodes(length: int, sample_type: str | None, vial: str | None
 
 @pytest.mark.parametrize(
     "text",
-    ["", "TCGA", "tcga-02-0001-01", "TCGA-02-0001-1", "TCGA.02.0001.01", "TCGA-02-0001-01C-01R", WHOLE + "-1", " " + WHOLE],
+    [
+        "",
+        "TCGA",
+        "tcga-02-0001-01",
+        "TCGA-02-0001-1",
+        "TCGA.02.0001.01",
+        "TCGA-02-0001-01C-01R",
+        WHOLE + "-1",
+        " " + WHOLE,
+    ],
 )
 def test_malformed(text: str) -> None:
     assert not is_barcode(text)

@@ -87,9 +87,7 @@ def test_par_y_rows_are_dropped_and_counted(tmp_path: Path) -> None:
 
 
 def test_rows_in_any_order(tmp_path: Path) -> None:
-    source = XenaMatrix(
-        write(tmp_path / "tpm.gz", matrix_text(np.log2(tpm_values() + 0.001))), TPM, block_bytes=900
-    )
+    source = XenaMatrix(write(tmp_path / "tpm.gz", matrix_text(np.log2(tpm_values() + 0.001))), TPM, block_bytes=900)
     _, values = whole(source)
     keep = np.array([4, 0, 6])
     with source.rows(keep, tmp_path) as rows:
@@ -125,10 +123,19 @@ def joined(*lines: str) -> str:
         (joined(*LINES[:9], LINES[9] + "\t1.0000", *LINES[10:]), "line 10: 9 fields where the header has 8"),
         (joined(*LINES[:9], LINES[9][:30], *LINES[10:]), "line 10: . fields where the header has 8"),
         (joined(*LINES[:9], "", *LINES[10:]), "line 10: 1 fields where"),
-        (joined(*LINES[:4], "ENSG9.1\t1\t2\tabc\t4\t5\t6\t7"), r"'abc' where a number .*gene ENSG9.1, sample TCGA-AA-0002-01"),
-        (joined(*LINES[:4], "ENSG9.1\t1\t2\t\t4\t5\t6\t7"), r"missing value: nan \(gene ENSG9.1, sample TCGA-AA-0002-01"),
+        (
+            joined(*LINES[:4], "ENSG9.1\t1\t2\tabc\t4\t5\t6\t7"),
+            r"'abc' where a number .*gene ENSG9.1, sample TCGA-AA-0002-01",
+        ),
+        (
+            joined(*LINES[:4], "ENSG9.1\t1\t2\t\t4\t5\t6\t7"),
+            r"missing value: nan \(gene ENSG9.1, sample TCGA-AA-0002-01",
+        ),
         (joined(*LINES[:4], "ENSG9.1\t1\t2\tNA\t4\t5\t6\t7"), r"missing value: nan \(gene ENSG9"),
-        (joined(*LINES[:4], "ENSG9.1\t1\t2\t3\t4\t5\t-inf\t7"), r"infinite value: -inf \(gene ENSG9.1, sample TCGA-AA-0005"),
+        (
+            joined(*LINES[:4], "ENSG9.1\t1\t2\t3\t4\t5\t-inf\t7"),
+            r"infinite value: -inf \(gene ENSG9.1, sample TCGA-AA-0005",
+        ),
         (joined(*LINES[:4], "ENSG9.1\t1\t2\t3\t4\t5\t-12.5\t7"), r"least possible: -12.5 \(gene ENSG9.1, .*z-scores"),
         (joined(*LINES[:4], "ENSG9.1\t1\t2\t3\t4\t5\t812.5\t7"), "above the largest possible: 812.5 .*linear values"),
         (joined(LINES[0], *["ENSGR0000182378.8\t1\t2\t3\t4\t5\t6\t7"]), "is an empty table: it has no genes"),

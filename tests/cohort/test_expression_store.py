@@ -18,8 +18,7 @@ from matrices import matrix_text, tpm_values, write
 from bulkprobe import files
 from bulkprobe.cohort import store as store_module
 from bulkprobe.cohort.expression import XenaMatrix, spool_genes
-from bulkprobe.cohort.spool import Index, Rows
-from bulkprobe.cohort.store import open_expression, tpm_from_counts, write_expression
+from bulkprobe.cohort.store import Index, Rows, open_expression, tpm_from_counts, write_expression
 from bulkprobe.errors import UserError
 
 GENES = [f"ENSG{i:011d}" for i in range(30)]
@@ -51,8 +50,11 @@ def gene_table(genes: list[str] = GENES) -> pd.DataFrame:
 
 def save(path: Path, **options: Any) -> Path:
     given: dict[str, Any] = {
-        "sample_ids": SAMPLES, "var": gene_table(), "layers": {"X": Table(counts()), "tpm": None}, "scale": "counts",
-    }  # fmt: skip
+        "sample_ids": SAMPLES,
+        "var": gene_table(),
+        "layers": {"X": Table(counts()), "tpm": None},
+        "scale": "counts",
+    }
     return write_expression(path, **(given | options))
 
 
@@ -92,7 +94,7 @@ def test_reader(tmp_path: Path) -> None:
     assert [len(block) for block in blocks] == [2, 2, 1]
     np.testing.assert_array_equal(np.concatenate(blocks), store.read("tpm")[order])
     assert store.read("X", []).shape == (0, 30)
-    with pytest.raises(UserError, match="row 11 is not in expression.zarr: expected 0 to 10"):
+    with pytest.raises(UserError, match=r"row 11 is not in expression\.zarr: expected 0 to 10"):
         store.read("X", [11])
     with pytest.raises(UserError, match="has no layer 'log': it has X, tpm"):
         store.read("log")
@@ -117,6 +119,13 @@ def test_tpm_is_computed_from_counts_and_lengths(tmp_path: Path) -> None:
     np.testing.assert_allclose(store.read("tpm"), expected, rtol=1e-6)
     assert store.uns["genes_without_length"] == 2
     assert store.uns["tpm"] == "computed from counts and lengths"
+
+
+def test_no_tpm_where_most_lengths_are_unknown(tmp_path: Path) -> None:
+    store = open_expression(save(tmp_path, var=gene_table().assign(length=np.nan)))
+    assert (store.scale, store.layers) == ("counts", [])
+    assert store.uns["tpm"] == "absent: too few gene lengths are known"
+    assert store.uns["genes_without_length"] == 30
 
 
 def test_tpm_by_hand() -> None:
@@ -189,20 +198,35 @@ def test_xena_pair(tmp_path: Path) -> None:
     [
         ({"scale": "log2"}, "scale 'log2' of X is not linear"),
         ({"layers": {"X": None}}, "no source for X"),
-        ({"scale": "tpm", "layers": {"X": Table(counts()), "tpm": Table(counts())}}, "a TPM source beside X of scale tpm"),
+        (
+            {"scale": "tpm", "layers": {"X": Table(counts()), "tpm": Table(counts())}},
+            "a TPM source beside X of scale tpm",
+        ),
         ({"keep": ["S1"]}, "11 sample names for 1 samples"),
         ({"sample_ids": ["S1", "S1"]}, "samples stand twice in the list to write: S1"),
         ({"sample_ids": []}, "no samples to write"),
         ({"sample_ids": ["S1", "nobody", "none"]}, "2 samples are not in the source of X: nobody, none"),
         ({"var": gene_table(GENES[2:])}, f"2 genes of the expression matrix are not in the table of genes: {GENES[0]}"),
         ({"var": pd.concat([gene_table()] * 2)}, "the table of genes repeats ENSG00000000000"),
-        ({"layers": {"X": Table(counts()), "tpm": Table(counts()[:9], SAMPLES[:9])}}, "2 samples are not in the source of tpm: S9"),
-        ({"layers": {"X": Table(counts()), "tpm": Table(counts()[:, 1:], genes=GENES[1:])}}, "1 genes of the counts are not in the source of tpm"),
-        ({"layers": {"X": Table(counts()[:, 1:], genes=GENES[1:]), "tpm": Table(counts())}}, "1 genes of tpm are not in the source of counts"),
+        (
+            {"layers": {"X": Table(counts()), "tpm": Table(counts()[:9], SAMPLES[:9])}},
+            "2 samples are not in the source of tpm: S9",
+        ),
+        (
+            {"layers": {"X": Table(counts()), "tpm": Table(counts()[:, 1:], genes=GENES[1:])}},
+            "1 genes of the counts are not in the source of tpm",
+        ),
+        (
+            {"layers": {"X": Table(counts()[:, 1:], genes=GENES[1:]), "tpm": Table(counts())}},
+            "1 genes of tpm are not in the source of counts",
+        ),
         ({"layers": {"X": Table(counts() * (np.arange(11) != 4)[:, None])}}, "samples without any expression: S4"),
-        ({"layers": {"X": Table(counts() * (np.arange(11) != 4)[:, None])}, "scale": "fpkm"}, "samples without any expression: S4"),
+        (
+            {"layers": {"X": Table(counts() * (np.arange(11) != 4)[:, None])}, "scale": "fpkm"},
+            "samples without any expression: S4",
+        ),
     ],
-)  # fmt: skip
+)
 def test_refusals_leave_nothing_behind(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         save(tmp_path, **options)

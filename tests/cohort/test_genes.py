@@ -13,7 +13,9 @@ from bulkprobe.errors import UserError
 
 
 def record(kind: str, start: int, end: int, gene: str, name: str = "") -> str:
-    return f'chr1\tHAVANA\t{kind}\t{start}\t{end}\t.\t+\t.\tgene_id "{gene}"; gene_type "x"; gene_name "{name or gene}";\n'
+    return (
+        f'chr1\tHAVANA\t{kind}\t{start}\t{end}\t.\t+\t.\tgene_id "{gene}"; gene_type "x"; gene_name "{name or gene}";\n'
+    )
 
 
 def gtf(path: Path, lines: list[str]) -> Path:

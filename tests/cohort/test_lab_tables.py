@@ -6,36 +6,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from raw_tables import dropped, write_maf
+from raw_tables import LAB_IDS as IDS
+from raw_tables import LAB_RULES as RULES
+from raw_tables import dropped, text
+from raw_tables import lab_chosen as chosen
+from raw_tables import lab_config as config
+from raw_tables import lab_table as plain_samples
 
+from bulkprobe.cohort import expression_parts, scales
 from bulkprobe.cohort.flow import Flow
-from bulkprobe.cohort.lab_mutations import lab_mutations
 from bulkprobe.cohort.lab_survival import lab_survival
-from bulkprobe.cohort.lab_tables import check_columns, lab_samples, read_table
-from bulkprobe.cohort.schema import CohortRules, FilesConfig
+from bulkprobe.cohort.lab_tables import check_columns, read_table
+from bulkprobe.cohort.schema import ORIENTATIONS, SCALES, CohortRules, FilesConfig
 from bulkprobe.errors import UserError
-
-RULES = CohortRules(genes=("KRAS", "TP53"))
-IDS = ["s1", "s2", "s3"]
-
-
-def config(**options: Any) -> FilesConfig:
-    return FilesConfig.from_mapping(
-        {"expression": "x.tsv", "expression_scale": "tpm", "samples": "s.tsv"} | options
-    )
-
-
-def text(table: dict[str, list[Any]]) -> pd.DataFrame:
-    return pd.DataFrame(table, dtype=object)
-
-
-def plain_samples(ids: list[str] = IDS, **more: list[Any]) -> pd.DataFrame:
-    return text({"sample_id": ids, "cancer_type": ["LUAD"] * len(ids)} | more)
-
-
-def chosen(table: pd.DataFrame, ids: list[str] = IDS, flow: Flow | None = None, **options: Any) -> pd.DataFrame:
-    return lab_samples(table, ids, config(**options), RULES, flow or Flow())
-
 
 # ---------------------------------------------------------------- configuration
 
@@ -71,12 +54,21 @@ def test_config_refusals(options: dict[str, Any], message: str) -> None:
         ({"zero_time": "keep"}, "zero_time is 'keep', expected 'drop' or a number"),
         ({"zero_time": 0.0}, "zero_time is 0.0, expected 'drop' or days above zero"),
         ({"hypermutation": "iqr"}, "hypermutation is 'iqr', expected 'sd' or 'mad'"),
+        ({"genes": "TP53"}, "genes is 'TP53', expected a list"),
+        ({"zero_time": [1]}, r"zero_time is \[1\], expected one value"),
+        ({"drop_redacted": "no"}, "drop_redacted is 'no', expected true or false"),
+        ({"hypermutation_z": "5"}, "hypermutation_z is '5', expected a number"),
         ({"hypermutation_z": 0}, "hypermutation_z is 0, expected a number above zero"),
     ],
 )
 def test_rules_refusals(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         CohortRules.from_mapping(options)
+
+
+def test_scales_and_orientations_are_those_that_can_be_read() -> None:
+    assert set(SCALES) == set(scales.SCALES)
+    assert set(ORIENTATIONS) == set(expression_parts.ORIENTATIONS)
 
 
 def test_rules_round_trip() -> None:
@@ -164,7 +156,10 @@ def test_unmatched_may_be_left_out() -> None:
         (plain_samples(["s1", "s2", None]), "1 rows without a sample id"),  # type: ignore[list-item]
         (plain_samples(["a", "b", "c"]), r"no sample id is in both tables: expression has 3 \(s1, s2, s3\), samples"),
         (plain_samples(["s1", "s2"]), "1 of 3 expression samples have no row in the samples table: s3;"),
-        (plain_samples().assign(cancer_type="LUAC"), r"unknown cancer type 'LUAC' \(did you mean 'LUAD'\?\), 3 samples"),
+        (
+            plain_samples().assign(cancer_type="LUADD"),
+            r"unknown cancer type 'LUADD' \(did you mean 'LUAD'\?\), 3 samples",
+        ),
         (plain_samples(sample_type=["01", "77", "x"]), "unknown sample types 77, x; expected codes such as 01"),
         (plain_samples(age=["old", "1", "2"]), "column age: not a number: 'old'"),
         (plain_samples(n_mutations=["-1", "1", "2"]), "column n_mutations: negative counts, the smallest -1"),
@@ -202,7 +197,7 @@ def test_tables_of_every_kind(tmp_path: Path) -> None:
     for name in ("a.csv.gz", "a.tsv", "a.parquet"):
         assert read_table(tmp_path / name).to_dict("list") == {"sample_id": ["s1", None], "n": ["1", "2"]}
     (tmp_path / "empty.tsv").write_text("sample_id\n")
-    with pytest.raises(UserError, match="empty.tsv is an empty table"):
+    with pytest.raises(UserError, match=r"empty.tsv is an empty table"):
         read_table(tmp_path / "empty.tsv")
 
 
@@ -220,7 +215,7 @@ def test_wide_and_long_agree() -> None:
             "patient_id": ["a", "b", "z"],
             "OS.time": ["500", "0", "7"],
             "OS": ["1:DECEASED", "0", "1"],
-            "pfi_months": ["10", None, "1"],
+            "pfi_months": ["12.5", None, "1"],
             "pfi_status": ["1", None, "1"],
         }
     )
@@ -228,7 +223,7 @@ def test_wide_and_long_agree() -> None:
     table = follow_up(wide, flow)
     assert table.to_dict("records") == [
         {"patient_id": "a", "endpoint": "OS", "time_days": 500.0, "event": True},
-        {"patient_id": "a", "endpoint": "PFI", "time_days": 304.4, "event": True},
+        {"patient_id": "a", "endpoint": "PFI", "time_days": 380.5, "event": True},
     ]
     assert dropped(flow, "enters probing") == 1
     assert dropped(flow, "OS: time is above zero") == 1
@@ -236,7 +231,7 @@ def test_wide_and_long_agree() -> None:
         {
             "patient_id": ["a", "b", "a"],
             "endpoint": ["OS", "os", "PFI"],
-            "time_days": ["500", "0", "304.4"],
+            "time_days": ["500", "0", "380.5"],
             "event": ["1", "0", "1"],
         }
     )
@@ -304,106 +299,3 @@ def test_type_without_events() -> None:
     flow = Flow()
     assert len(lab_survival(table, samples, config(allow_all_censored=True), RULES, flow)) == 40
     assert "survival: every patient is censored for OS in OV (n = 20)" in flow.notes
-
-
-# ---------------------------------------------------------------- mutations
-
-
-def labels(
-    tmp_path: Path, tables: list[pd.DataFrame | Path], samples: pd.DataFrame | None = None, **options: Any
-) -> tuple[dict[tuple[str, str], tuple[Any, Any]], list[str]]:
-    paths = []
-    for number, table in enumerate(tables):
-        if isinstance(table, Path):
-            paths.append(table)
-            continue
-        paths.append(tmp_path / f"m{number}.tsv")
-        table.to_csv(paths[-1], sep="\t", index=False)
-    known = chosen(plain_samples()) if samples is None else samples
-    found = lab_mutations(paths, known, config(**options), RULES, Flow())
-    rows = found.status.to_dict("records")
-    flat = {
-        (r["key"], r["gene"]): (bool(r["mutated"]), None if pd.isna(r["hotspot"]) else bool(r["hotspot"])) for r in rows
-    }
-    return flat, list(found.profiled.index)
-
-
-def test_matrix_absent_gene_is_unknown(tmp_path: Path) -> None:
-    one = pd.DataFrame({"gene": ["KRAS", "X"], "s1": [1, 0], "s2": [0, 0]})
-    two = pd.DataFrame({"gene": ["TP53"], "s3": ["1"]})
-    status, profiled = labels(tmp_path, [one, two])
-    assert status == {("s1", "KRAS"): (True, None), ("s2", "KRAS"): (False, None), ("s3", "TP53"): (True, None)}
-    assert profiled == IDS
-    status, _ = labels(tmp_path, [one, two], mutations_absent_gene="wild_type")
-    assert status[("s1", "TP53")] == (False, None)
-    assert status[("s3", "KRAS")] == (False, None)
-
-
-def test_matrix_as_xena_writes_it(tmp_path: Path) -> None:
-    table = pd.DataFrame(
-        {"sample": ["KRAS", "KRAS", "NA", "TP53"], "s1": ["0", "1", "0", ""], "s2": [0, 0, 0, 1], "other": [1, 1, 1, 1]}
-    )
-    status, profiled = labels(tmp_path, [table])
-    assert status == {("s1", "KRAS"): (True, None), ("s2", "KRAS"): (False, None), ("s2", "TP53"): (True, None)}
-    assert profiled == ["s1", "s2"]
-
-
-def test_long_calls(tmp_path: Path) -> None:
-    calls = pd.DataFrame(
-        {
-            "sample_id": ["s1", "s1", "s2", "zz"],
-            "gene": ["KRAS", "TP53", "OTHER", "KRAS"],
-            "HGVSp_Short": ["p.G12D", "p.R175H", "", "p.G12D"],
-        }
-    )
-    status, profiled = labels(tmp_path, [calls])
-    assert status == {
-        ("s1", "KRAS"): (True, True),
-        ("s1", "TP53"): (True, None),
-        ("s2", "KRAS"): (False, False),
-        ("s2", "TP53"): (False, None),
-    }
-    assert profiled == ["s1", "s2"]  # s3 has no row: unknown
-    known = chosen(plain_samples(mutation_profiled=["1", "0", "1"]))
-    status, profiled = labels(tmp_path, [calls], known)
-    assert profiled == ["s1", "s3"]  # the samples table knows better
-    assert status[("s3", "KRAS")] == (False, False)
-
-
-def test_long_with_wild_type_rows(tmp_path: Path) -> None:
-    table = pd.DataFrame(
-        {"patient_id": ["s1", "s2", "s3"], "gene": ["KRAS", "KRAS", "TP53"], "mutated": [1, 0, "NA"], "hotspot": [1, 0, 0]}
-    )
-    status, _ = labels(tmp_path, [table])
-    assert status == {("s1", "KRAS"): (True, True), ("s2", "KRAS"): (False, False)}
-
-
-def test_long_class_is_filtered(tmp_path: Path) -> None:
-    table = pd.DataFrame(
-        {"sample": ["s1", "s2"], "gene": ["KRAS", "KRAS"], "Variant_Classification": ["Silent", "Missense_Mutation"]}
-    )
-    status, _ = labels(tmp_path, [table])
-    assert status == {("s1", "KRAS"): (False, None), ("s2", "KRAS"): (True, None)}
-
-
-def test_a_maf_and_patients_by_barcode(tmp_path: Path) -> None:
-    calls = [
-        ("KRAS", "Missense_Mutation", "TCGA-AA-0001-01A-11D-A111-08", "p.G12D", "PASS"),
-        ("KRAS", "Missense_Mutation", "TCGA-AA-0002-06A-11D-A111-08", "p.G12D", "PASS"),
-        ("TTN", "Silent", "TCGA-AA-0003-01A-11D-A111-08", "", "PASS"),
-    ]
-    ids = ["TCGA-AA-0001", "TCGA-AA-0002", "TCGA-AA-0003"]  # named by patient
-    path = write_maf(tmp_path / "m.maf.gz", calls)
-    status, profiled = labels(tmp_path, [path], chosen(plain_samples(ids), ids))
-    # a metastasis says nothing of the primary
-    assert profiled == ["TCGA-AA-0001", "TCGA-AA-0003"]
-    assert status == {("TCGA-AA-0001", "KRAS"): (True, True), ("TCGA-AA-0003", "KRAS"): (False, False)}
-
-
-def test_mutations_refusals(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"m0.tsv: none of its 2 samples \(a, b\) is in the cohort"):
-        labels(tmp_path, [pd.DataFrame({"gene": ["KRAS"], "a": [1], "b": [0]})])
-    with pytest.raises(UserError, match=r"m0.tsv: cells that are neither 0 nor 1: '2', 'x'"):
-        labels(tmp_path, [pd.DataFrame({"gene": ["KRAS"], "s1": [2], "s2": ["x"]})])
-    with pytest.raises(UserError, match="none of the labelled genes KRAS, TP53 is in the mutation tables m0.tsv"):
-        labels(tmp_path, [pd.DataFrame({"gene": ["BRAF"], "s1": [1], "s2": [0]})])

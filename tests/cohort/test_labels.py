@@ -79,7 +79,14 @@ def test_pass_only_loses_samples(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "accepted"),
-    [("PASS", True), ("wga", True), ("wga,native_wga_mix", True), ("native_wga_mix;wga", True), ("wga,oxog", False), ("", False)],
+    [
+        ("PASS", True),
+        ("wga", True),
+        ("wga,native_wga_mix", True),
+        ("native_wga_mix;wga", True),
+        ("wga,oxog", False),
+        ("", False),
+    ],
 )
 def test_filter_rule(text: str, accepted: bool) -> None:
     assert filter_accepted(text, RULES.mutation_filters) is accepted
@@ -147,12 +154,14 @@ def burdens(values: list[float], kinds: list[str] | None = None) -> pd.DataFrame
     )
 
 
+SD = CohortRules(hypermutation="sd")
+
+
 def test_hypermutation_over_the_whole_cohort() -> None:
     table = burdens([1.4, 1.5, 1.6, 1.7] * 5 + [3.9, np.nan])
     flow = Flow()
-    flags = hypermutated(table, RULES, flow)
-    limit = 5 * table["log10_mutation_burden"].std()
-    assert 1.7 < limit < 3.9
+    flags = hypermutated(table, SD, flow)
+    assert 1.7 < 5 * table["log10_mutation_burden"].std() < 3.9
     assert flags.tolist()[:21] == [False] * 20 + [True]
     assert flags.isna().tolist() == [False] * 21 + [True]
     assert "1 of 21 patients flagged" in flow.notes[0]
@@ -160,15 +169,24 @@ def test_hypermutation_over_the_whole_cohort() -> None:
 
 def test_hypermutation_rule_that_does_not_fit() -> None:
     flow = Flow()
-    assert hypermutated(burdens([1.4, 1.5, 1.6, 1.7]), RULES, flow).isna().all()
-    assert "does not fit this cohort" in flow.notes[0]
-    assert hypermutated(burdens([np.nan, 1.0]), RULES, flow).isna().all()
+    assert hypermutated(burdens([1.4, 1.5, 1.6, 1.7]), SD, flow).isna().all()
+    assert "would flag 100% of the patients: it does not fit" in flow.notes[0]
+    assert hypermutated(burdens([np.nan, 1.0]), SD, flow).isna().all()
 
 
 def test_hypermutation_by_type() -> None:
-    table = burdens([1.0, 1.1, 1.2, 1.1, 2.5, 2.4, 2.5, 2.6, 2.5], ["LGG"] * 5 + ["SKCM"] * 4)
-    flags = hypermutated(table, CohortRules(hypermutation="mad"), Flow())
-    assert flags.tolist() == [False] * 4 + [True] + [False] * 4
+    quiet, loud = [1.0, 1.1, 1.2, 1.1] * 5 + [2.5], [2.4, 2.5, 2.6, 2.5] * 5
+    small = [1.0, 1.0, 9.0]  # judged by the whole cohort
+    table = burdens([*quiet, *loud, *small], ["LGG"] * 21 + ["SKCM"] * 20 + ["UVM"] * 3)
+    flow = Flow()
+    flags = hypermutated(table, RULES, flow)
+    assert list(np.flatnonzero(flags)) == [20, 43]
+    assert "2 of 44 patients flagged" in flow.notes[0]
+    assert hypermutated(table, CohortRules(hypermutation_z=50), Flow()).sum() == 0
+
+
+def test_hypermutation_without_spread() -> None:
+    assert not hypermutated(burdens([1.0] * 30 + [1.1]), RULES, Flow()).any()
 
 
 def test_refusals(tmp_path: Path) -> None:

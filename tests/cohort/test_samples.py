@@ -111,9 +111,7 @@ def test_do_not_use_and_pathology(quality: Quality) -> None:
 
 
 def test_quality_rules_can_be_switched_off(quality: Quality) -> None:
-    table, _ = choose(
-        QUALITY_IDS, QUALITY_TYPES, quality, drop_do_not_use=False, drop_pathology_excluded=False
-    )
+    table, _ = choose(QUALITY_IDS, QUALITY_TYPES, quality, drop_do_not_use=False, drop_pathology_excluded=False)
     assert probing(table) == QUALITY_IDS
     # vial A comes first then, flagged or not
     assert table["aliquot"]["TCGA-AA-0006-01"] == "TCGA-AA-0006-01A-11R-1111-07"
@@ -145,5 +143,5 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no sample enters probing: 1 samples of types 11 x 1"):
         choose(["TCGA-AA-0001-11"], kinds)
     (tmp_path / "quality.tsv").write_text("patient_barcode\tplatform\n")
-    with pytest.raises(UserError, match="no column aliquot_barcode, cancer type, .*Do_not_use"):
+    with pytest.raises(UserError, match=r"no column aliquot_barcode, cancer type, .*Do_not_use"):
         read_quality(tmp_path / "quality.tsv")

@@ -87,7 +87,7 @@ def test_cdr_refusals(tmp_path: Path) -> None:
 def test_cdr_without_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raw_tables.CDR", ("bcr_patient_barcode", "type"))
     path = write_cdr(tmp_path / "cdr.xlsx", [{"bcr_patient_barcode": "TCGA-AA-0001"}])
-    with pytest.raises(UserError, match="no column age_at_initial_pathologic_diagnosis, gender, .* in sheet TCGA-CDR"):
+    with pytest.raises(UserError, match=r"no column age_at_initial_pathologic_diagnosis, gender, .* in sheet TCGA-CDR"):
         read_cdr(path)
 
 
@@ -109,7 +109,9 @@ def test_censored(text: str) -> None:
 
 def test_time_units() -> None:
     months = pd.Series([12.5, 24.03, 3.1, np.nan])
-    with pytest.raises(UserError, match=r"column os: times look like months, not days \(longest 24.03, 100% fractional"):
+    with pytest.raises(
+        UserError, match=r"column os: times look like months, not days \(longest 24.03, 100% fractional"
+    ):
         to_days(months, None, "os")
     np.testing.assert_allclose(to_days(months, "months", "os")[:2], [380.5, 731.4732])
     np.testing.assert_array_equal(to_days(months, "days", "os"), months)
@@ -160,9 +162,7 @@ def test_purity_joins_on_the_sample(tmp_path: Path) -> None:
     path = write_purity(tmp_path / "absolute.txt", {"TCGA-AA-0001-01": "0.7", "TCGA-AA-0002-01": "NA"})
     purity = read_purity(path)
     assert purity.to_dict() == {"TCGA-AA-0001-01": 0.7}
-    samples = pd.DataFrame(
-        {"sample_id": ["TCGA-AA-0001-01A", "TCGA-AA-0001-11A"], "patient_id": ["TCGA-AA-0001"] * 2}
-    )
+    samples = pd.DataFrame({"sample_id": ["TCGA-AA-0001-01A", "TCGA-AA-0001-11A"], "patient_id": ["TCGA-AA-0001"] * 2})
     patients = pd.DataFrame({"age": [60.0], "sex": ["male"], "stage": ["II"]}, index=["TCGA-AA-0001"])
     table = add_covariates(samples, patients, purity)
     np.testing.assert_array_equal(table["purity"], [0.7, np.nan])
@@ -186,4 +186,5 @@ def test_stage_as_in_the_prepared_table(shared: Path) -> None:
     table = pd.read_csv(shared / "real/tcga_cdr/samples.tsv.gz", sep="\t", dtype=str, keep_default_na=False)
     ajcc = table["ajcc_stage"].map(collapse_stage)
     ours = ajcc.where(ajcc.notna(), table["clinical_stage"].map(collapse_stage)).fillna("")
-    assert (ours == table["stage"]).mean() > 0.99
+    # The prepared table leaves out bare numerals (thymoma) and testicular IS, which is a stage I.
+    assert set(table["cancer_type"][ours != table["stage"]]) == {"THYM", "TGCT"}

@@ -30,7 +30,9 @@ def test_equals_lifelines(seed: int) -> None:
     path = fit_cox_path(X, time, event, PENALTIES, tol=1e-10)
     table = pd.DataFrame(X).assign(time=time, event=event)
     for coef, penalty in zip(path.coef, PENALTIES, strict=True):
-        fitted = CoxPHFitter(penalizer=penalty, l1_ratio=0).fit(table, "time", "event", fit_options={"precision": 1e-12})
+        fitted = CoxPHFitter(penalizer=penalty, l1_ratio=0).fit(
+            table, "time", "event", fit_options={"precision": 1e-12}
+        )
         # lifelines smooths the square of a coefficient a little.
         np.testing.assert_allclose(coef, fitted.params_.to_numpy(), atol=1e-5)
         objective = cox_objective(X, time, event, fitted.params_.to_numpy(), penalty)
@@ -77,9 +79,7 @@ def test_logarithms_and_sums_agree_and_nothing_underflows(monkeypatch: pytest.Mo
         np.testing.assert_allclose(slow_value, value)
         np.testing.assert_allclose(slow_gradient, gradient, atol=1e-12)
         np.testing.assert_allclose(loss.curvature(slow_state, direction), loss.curvature(state, direction))
-        np.testing.assert_allclose(
-            loss.hessian(slow_state, 1, design), loss.hessian(state, 1, design), atol=1e-12
-        )
+        np.testing.assert_allclose(loss.hessian(slow_state, 1, design), loss.hessian(state, 1, design), atol=1e-12)
         wide, slope, _ = loss.evaluate(eta * 1e4, np.arange(3))
         assert np.isfinite(wide).all()
         assert np.isfinite(slope).all()

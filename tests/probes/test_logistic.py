@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from bulkprobe.probes.logistic import ConvergenceError, fit_logistic_path, logistic_objective
 
-PENALTIES = np.logspace(-5, 1, 4)
+PENALTIES = np.logspace(-4, 1, 3)
 
 
 def problem(n: int, d: int, seed: int, labels: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -23,8 +24,9 @@ def problem(n: int, d: int, seed: int, labels: int = 2) -> tuple[np.ndarray, np.
 @pytest.mark.parametrize(("n", "d"), [(120, 8), (40, 90), (30, 30)])
 def test_equals_scikit_learn(n: int, d: int) -> None:
     X, Y = problem(n, d, seed=n)
-    ours = fit_logistic_path(X, Y, PENALTIES, tol=1e-9)
-    theirs = fit_logistic_path(X, Y, PENALTIES, tol=1e-9, max_iter=200_000, solver="sklearn")
+    with threadpool_limits(1):  # threads only get into each other's way on problems of this size
+        ours = fit_logistic_path(X, Y, PENALTIES, tol=1e-8)
+        theirs = fit_logistic_path(X, Y, PENALTIES, tol=1e-8, max_iter=200_000, solver="sklearn")
     for label in range(Y.shape[1]):
         for number, penalty in enumerate(PENALTIES):
             found, expected = (

@@ -7,10 +7,12 @@ from fakes import context
 
 from bulkprobe.report.page import ReportContext, render_page
 
+TYPES = ("BRCA", "COADREAD", "KIRC", "KIRP", "LUAD", "PAAD", "SKCM")  # half of them: drawing takes the time
+
 
 @pytest.fixture(scope="session")
 def report() -> ReportContext:
-    return context(patients_per_type=20)
+    return context(patients_per_type=30, types=TYPES)
 
 
 @pytest.fixture(scope="session")

@@ -68,10 +68,10 @@ def block(per_split: list[float | None], reason: str = "no split had both classe
     }
 
 
-def context(seed: int = 7, patients_per_type: int = 70) -> ReportContext:
-    """A whole report: 8 encoders (one absent besides), 6 genes, 14 cancer types, ten splits."""
+def context(seed: int = 7, patients_per_type: int = 70, types: tuple[str, ...] = TYPES) -> ReportContext:
+    """A whole report: 8 encoders (one absent besides), 6 genes, 14 cancer types unless told, ten splits."""
     rng = np.random.default_rng(seed)
-    people = _people(rng, patients_per_type)
+    people = _people(rng, patients_per_type, types)
     predictions, mutation, survival = {}, {}, {}
     for encoder, strength in STRENGTH.items():
         predictions[encoder], mutation[encoder], survival[encoder] = _encoder(rng, encoder, strength, people)
@@ -113,9 +113,9 @@ def context(seed: int = 7, patients_per_type: int = 70) -> ReportContext:
     )
 
 
-def _people(rng: np.random.Generator, count: int) -> pd.DataFrame:
+def _people(rng: np.random.Generator, count: int, types: tuple[str, ...]) -> pd.DataFrame:
     parts = []
-    for position, name in enumerate(TYPES):
+    for position, name in enumerate(types):
         n = count + int(rng.integers(0, count))
         program = rng.normal(size=(n, len(GENES)))
         base = rng.normal(-1.6, 1.2, size=len(GENES))
@@ -164,7 +164,7 @@ def _encoder(
             labels[f"{cohort}/{gene}"] = _label(encoder, cohort, gene, members, tests, scores)
             rows.append(_rows("mutation", f"{cohort}/{gene}", tests, scores, gene))
     outcome = {}
-    for name in TYPES:
+    for name in people["group"].unique():
         members = people[people["group"] == name]
         for endpoint in ("OS", "PFI"):
             tests = _tests(rng, members)

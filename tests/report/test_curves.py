@@ -104,3 +104,13 @@ def test_curves_are_chosen_by_coverage_never_by_score(report: ReportContext) -> 
     assert curves.curve_encoders(report.cards, {"clinical": report.predictions["clinical"]}) == ["clinical"]
     assert curves.curve_encoders(report.cards, {}) == []
     assert curves.risk_tertiles(report.predictions["pca"].iloc[:0]).empty
+
+
+def test_columns_may_be_categories(report: ReportContext) -> None:
+    rows = report.predictions["pca"]
+    coded = rows.assign(**{name: rows[name].astype("category") for name in ("task", "label", "patient_id")})
+    pd.testing.assert_frame_equal(
+        curves.kaplan_meier_table({"pca": coded}, ["pca"]), curves.kaplan_meier_table({"pca": rows}, ["pca"])
+    )
+    label = ["pan_cancer/KRAS"]
+    pd.testing.assert_frame_equal(curves.roc_table({"pca": coded}, label), curves.roc_table({"pca": rows}, label))

@@ -241,9 +241,7 @@ def _write(
         write_columns(samples, SAMPLE_COLUMNS, aside / SAMPLES)
         write_columns(survival, SURVIVAL_COLUMNS, aside / SURVIVAL)
         write_columns(mutations, MUTATION_COLUMNS, aside / MUTATIONS)
-        write_expression(
-            aside / EXPRESSION, sample_ids=list(samples["sample_id"]), var=var, layers=layers, scale=scale
-        )
+        write_expression(aside / EXPRESSION, sample_ids=list(samples["sample_id"]), var=var, layers=layers, scale=scale)
         store = open_expression(aside / EXPRESSION)
         notes = {name: dict(source.notes) for name, source in layers.items() if source is not None}
         provenance["scale"] = {"X": store.scale, "layers": store.layers, "genes": len(store.var), "notes": notes}

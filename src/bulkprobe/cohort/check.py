@@ -114,9 +114,7 @@ def _survival(cohort: Cohort) -> Iterator[Finding]:
             continue
         by_type = rows.groupby("kind")["event"].agg(["sum", "size"])
         text = ", ".join(f"{kind} {int(row['sum'])}/{int(row['size'])}" for kind, row in by_type.iterrows())
-        yield Finding(
-            "info", f"{endpoint}: events/patients {text}; median time {rows['time_days'].median():.0f} days"
-        )
+        yield Finding("info", f"{endpoint}: events/patients {text}; median time {rows['time_days'].median():.0f} days")
         censored = all_censored(cohort.survival, kinds, endpoint)
         if censored:
             yield Finding("warning", f"{endpoint}: every patient is censored in {listed(sorted(censored.items()))}")

@@ -7,9 +7,9 @@ Whatever the orientation and size of the file, memory holds a few blocks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from tqdm import tqdm
@@ -17,29 +17,14 @@ from tqdm import tqdm
 from bulkprobe.cohort import text_matrix
 from bulkprobe.cohort.genes import is_par_y, repeated, strip_version
 from bulkprobe.cohort.scales import Block, Linear
-from bulkprobe.cohort.spool import Floats, GeneSpool, Index, Rows
+from bulkprobe.cohort.spool import Floats, GeneSpool, Index
+from bulkprobe.cohort.store import ExpressionSource, Rows
 from bulkprobe.errors import UserError, some
+
+__all__ = ["ExpressionSource", "GeneBlock", "Unit", "XenaMatrix", "spool_genes"]
 
 Unit = Literal["log2_tpm_plus_0.001", "log2_counts_plus_1"]
 GeneBlock = tuple[list[str], Floats]
-
-
-class ExpressionSource(Protocol):
-    """Expression of samples, in linear values, readable by blocks.
-
-    `notes` says what was dropped or changed on the way (plain numbers and text); complete after reading.
-    """
-
-    @property
-    def sample_ids(self) -> list[str]:
-        """The samples, in the order of the file."""
-
-    @property
-    def notes(self) -> dict[str, int | float | str]:
-        """What was dropped or changed."""
-
-    def rows(self, keep: Index, folder: Path) -> AbstractContextManager[Rows]:
-        """Lay out the samples numbered `keep` (any order) for reading by rows; `folder` takes the bytes."""
 
 
 class XenaMatrix:

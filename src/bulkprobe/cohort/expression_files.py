@@ -16,7 +16,8 @@ from bulkprobe.cohort.expression_parts import ORIENTATIONS, Part, open_part
 from bulkprobe.cohort.gene_keys import Genes, read_gene_table, resolve
 from bulkprobe.cohort.genes import repeated, strip_version
 from bulkprobe.cohort.scales import FULL_TRANSCRIPTOME, Linear, check_upper_quartile, scale_named
-from bulkprobe.cohort.spool import Floats, GeneSpool, Index, Rows, SampleSpool
+from bulkprobe.cohort.spool import Floats, GeneSpool, Index, SampleSpool
+from bulkprobe.cohort.store import Rows
 from bulkprobe.errors import UserError, some
 
 _LOOK_AT = 32  # samples from which the upper quartile is judged

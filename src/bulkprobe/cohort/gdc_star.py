@@ -20,7 +20,8 @@ import pyarrow.csv
 
 from bulkprobe.cohort.genes import BROKEN_GZIP, is_par_y, open_maybe_gzip, repeated, strip_version, truncated
 from bulkprobe.cohort.scales import Linear
-from bulkprobe.cohort.spool import Floats, Index, Rows
+from bulkprobe.cohort.spool import Floats, Index
+from bulkprobe.cohort.store import Rows
 from bulkprobe.errors import UserError, some
 
 MANIFEST = "manifest.tsv"

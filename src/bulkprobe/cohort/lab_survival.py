@@ -42,7 +42,11 @@ def lab_survival(
         raise UserError(
             f"survival table: neither patient_id nor sample_id among {some(table.columns)}; map one of them"
         )
-    key = table[sample].map(by_sample) if sample is not None else pd.Series([None] * len(table), index=table.index, dtype=object)
+    key = (
+        table[sample].map(by_sample)
+        if sample is not None
+        else pd.Series([None] * len(table), index=table.index, dtype=object)
+    )
     if patient is not None:
         key = key.where(key.notna(), table[patient])
     if sample is not None and patient is None:

@@ -146,8 +146,8 @@ def cancer_types(column: pd.Series[Any], config: FilesConfig) -> pd.Series[Any]:
         if code not in known:
             raise UserError(
                 f"unknown cancer type {code!r}{nearest(code, known)}, {int((column == theirs).sum())} samples; "
-                "expected a TCGA code or COADREAD, GBMLGG, RCC; translate it under cohort.files.cancer_types, or declare your "
-                f"own type there: {theirs}: {{name: …}}"
+                "expected a TCGA code or COADREAD, GBMLGG, RCC; translate it under cohort.files.cancer_types, or "
+                f"declare your own type there: {theirs}: {{name: …}}"
             )
         translated[theirs] = code
     return column.map(translated).astype(object).where(column.notna(), None)
@@ -223,7 +223,7 @@ def lab_samples(
         )
     aliquots = column_of(table, "aliquot", config)
     fine = aliquots.where(aliquots.notna(), ids).map(
-        lambda text: (split_barcodes([text]).iloc[0][["vial", "plate"]].tolist() if is_barcode(text) else [None, None])
+        lambda text: split_barcodes([text]).iloc[0][["vial", "plate"]].tolist() if is_barcode(text) else [None, None]
     )
     redaction = column_of(table, "redaction", config)
     redacted = redaction.notna() & ~redaction.astype(str).str.casefold().isin(["0", "false", "no"])

@@ -23,7 +23,9 @@ from bulkprobe.errors import UserError, some
 
 MAF_COLUMNS = ("Hugo_Symbol", "Variant_Classification", "Tumor_Sample_Barcode", "HGVSp_Short", "FILTER")
 MAF_OPTIONAL = frozenset({"HGVSp_Short", "FILTER"})  # a lab's MAF may lack them; the official one has them
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 4 << 20  # larger blocks are not faster and pyarrow holds several
+DEFAULT_Z = {"mad": 3.5, "sd": 5.0}
+ENOUGH_FOR_SPREAD = 20  # patients
 MAX_HYPERMUTATED = 0.25  # a threshold that flags more than this share does not separate hypermutators
 _TAGS = re.compile(r"[,;|]")
 _MISSENSE = re.compile(r"^p\.([A-Z])(\d+)([A-Z])$")
@@ -237,37 +239,42 @@ def join_mutations(
 
 
 def hypermutated(samples: pd.DataFrame, rules: CohortRules, flow: Flow) -> pd.Series[Any]:
-    """Flag hypermutated samples by log10 burden; null where burden is unknown. Rule: `CohortRules`.
+    """Flag hypermutated samples by log10 burden; null where burden is unknown. The rules: see `CohortRules`.
 
-    "sd" is a filter for pan-cancer cohorts: where it would flag more than a quarter of the samples (a
-    narrow cohort with a small spread) nothing is flagged and the flow says so.
+    "mad": a type with fewer than 20 patients is judged by the median and MAD of the whole cohort. "sd":
+    where it would flag more than a quarter of the patients it does not fit, and nothing is flagged.
     """
     burden = samples["log10_mutation_burden"].astype(float)
     probing = samples["for_probing"].astype(bool) & burden.notna()
     unknown = pd.Series(pd.NA, index=samples.index, dtype="boolean")
-    if probing.sum() < 2:
-        return unknown
     reference = burden[probing]
-    z = rules.hypermutation_z
+    if len(reference) < 2:
+        return unknown
+    z = rules.hypermutation_z or DEFAULT_Z[rules.hypermutation]
     if rules.hypermutation == "sd":
         threshold = z * float(reference.std(ddof=1))
         flags = burden > threshold
+        rule = f"log10 burden above {z:g} standard deviations = {threshold:.3f}"
         share = float(flags[probing].mean())
         if share > MAX_HYPERMUTATED:
-            flow.note(
-                f"hypermutation: {z:g} standard deviations of log10 burden are {threshold:.2f}, which would flag "
-                f"{share:.0%} of the patients; the rule does not fit this cohort and nothing is flagged (hypermutation: mad judges within types)"
-            )
+            flow.note(f"hypermutation: {rule} would flag {share:.0%} of the patients: it does not fit, none is flagged")
             return unknown
-        rule = f"log10 burden above {z:g} standard deviations = {threshold:.3f}"
     else:
-        kinds = samples["cancer_type"]
-        median = reference.groupby(kinds[probing]).median()
-        deviation = (reference - median.reindex(kinds[probing]).to_numpy()).abs()
-        spread = 1.4826 * deviation.groupby(kinds[probing]).median()
-        limit = (median + z * spread).reindex(kinds).to_numpy()
-        flags = burden > limit
+        limits = {kind: _mad_limit(rows, z) for kind, rows in reference.groupby(samples["cancer_type"][probing])}
+        sizes = samples["cancer_type"][probing].value_counts()
+        whole = _mad_limit(reference, z)
+        limit = [
+            limits[kind] if sizes.get(kind, 0) >= ENOUGH_FOR_SPREAD else whole
+            for kind in samples["cancer_type"].astype(object)
+        ]
+        flags = burden > pd.Series(limit, index=samples.index)
         rule = f"log10 burden above median + {z:g} x 1.4826 MAD of the cancer type"
-    flow.note(f"hypermutation: {int(flags[probing].sum())} of {int(probing.sum())} patients flagged ({rule})")
+    flow.note(f"hypermutation: {int(flags[probing].sum())} of {len(reference)} patients flagged ({rule})")
     return flags.astype("boolean").mask(burden.isna(), pd.NA)
 
+
+def _mad_limit(burden: pd.Series[float], z: float) -> float:
+    """Return median + z * 1.4826 * MAD; infinite where half of the values are equal."""
+    median = float(burden.median())
+    spread = 1.4826 * float((burden - median).abs().median())
+    return median + z * spread if spread > 0 else float("inf")

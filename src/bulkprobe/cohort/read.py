@@ -98,9 +98,7 @@ def read_cohort(folder: Path) -> Cohort:
     """
     folder = Path(folder)
     absent = [
-        name
-        for name in (EXPRESSION, SAMPLES, SURVIVAL, MUTATIONS, FLOW, PROVENANCE)
-        if not (folder / name).exists()
+        name for name in (EXPRESSION, SAMPLES, SURVIVAL, MUTATIONS, FLOW, PROVENANCE) if not (folder / name).exists()
     ]
     if absent:
         raise UserError(

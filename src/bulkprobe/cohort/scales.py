@@ -168,7 +168,7 @@ class Linear:
             return "linear values (counts, TPM)" if low >= 0 else "linear values after a correction, or differences"
         if low < 0:
             return "log2(TPM + 0.001)" if -9.97 <= low < -9.9 else "z-scores or log ratios"
-        return "log-transformed values"
+        return "log2(counts + 1)" if high > 20 else "log-transformed values"
 
     def finish(self, n_genes: int, gene_means: npt.NDArray[np.float64] | None = None) -> None:
         """Judge the table as a whole, after its last block; `gene_means` is needed for z-scores only."""

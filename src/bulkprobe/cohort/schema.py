@@ -187,9 +187,7 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> No
     names = list(known)
     for key in given:
         if key not in names:
-            raise UserError(
-                f"{where}: unknown key {key!r}{nearest(str(key), names)}; known keys are {some(names, 30)}"
-            )
+            raise UserError(f"{where}: unknown key {key!r}{nearest(str(key), names)}; known keys are {some(names, 30)}")
 
 
 @dataclass(frozen=True)
@@ -201,11 +199,12 @@ class CohortRules:
     # amplified samples (most of LAML and OV).
     mutation_filters: tuple[str, ...] = ("PASS", "wga", "native_wga_mix")
     nonsilent: tuple[str, ...] = NONSILENT
-    # "sd": log10 burden above z standard deviations of log10 burden over the whole cohort, counted from
-    # zero (the filter of Way 2018, Cell Reports 23:172, doi:10.1016/j.celrep.2018.03.046).
-    # "mad": above median + z * 1.4826 * MAD of the cancer type.
-    hypermutation: Literal["sd", "mad"] = "sd"
-    hypermutation_z: float = 5.0
+    # "mad": log10 burden above median + z * 1.4826 * MAD of the cancer type; z is 3.5 unless given.
+    # "sd": above z standard deviations of log10 burden over the whole cohort, counted from zero; z is 5
+    # unless given (the filter of Way 2018, Cell Reports 23:172, doi:10.1016/j.celrep.2018.03.046). It fits
+    # MC3 with all its types; where spread or median are smaller it flags ordinary tumours.
+    hypermutation: Literal["mad", "sd"] = "mad"
+    hypermutation_z: float | None = None
     drop_redacted: bool = True
     drop_do_not_use: bool = True
     drop_pathology_excluded: bool = True
@@ -220,7 +219,7 @@ class CohortRules:
             )
         if self.hypermutation not in ("sd", "mad"):
             raise UserError(f"cohort: hypermutation is {self.hypermutation!r}, expected 'sd' or 'mad'; choose one")
-        if not self.hypermutation_z > 0:
+        if self.hypermutation_z is not None and not self.hypermutation_z > 0:
             raise UserError(
                 f"cohort: hypermutation_z is {self.hypermutation_z}, expected a number above zero; correct it"
             )
@@ -235,14 +234,21 @@ class CohortRules:
         refuse_unknown(mapping, [f.name for f in fields(cls)], "cohort")
         given: dict[str, Any] = {}
         for key, value in mapping.items():
+            default = getattr(cls, key)
+            if isinstance(default, tuple) != isinstance(value, list | tuple):
+                kind = "a list" if isinstance(default, tuple) else "one value"
+                raise UserError(f"cohort: {key} is {value!r}, expected {kind}; correct it")
+            if isinstance(default, bool) and not isinstance(value, bool):
+                raise UserError(f"cohort: {key} is {value!r}, expected true or false; correct it")
+            if key == "hypermutation_z" and not isinstance(value, int | float | None):
+                raise UserError(f"cohort: {key} is {value!r}, expected a number above zero; correct it")
             given[key] = tuple(value) if isinstance(value, list) else value
         return cls(**given)
 
     def to_mapping(self) -> dict[str, Any]:
         """Return the rules as plain data for provenance."""
         return {
-            f.name: list(value) if isinstance(value := getattr(self, f.name), tuple) else value
-            for f in fields(self)
+            f.name: list(value) if isinstance(value := getattr(self, f.name), tuple) else value for f in fields(self)
         }
 
 

@@ -10,24 +10,13 @@ from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
-
-
-class Rows(Protocol):
-    """Expression by samples: what a source becomes before it is written."""
-
-    @property
-    def gene_ids(self) -> list[str]:
-        """Keys of the genes, one a column."""
-
-    def read(self, start: int, stop: int) -> Floats:
-        """Return the values of samples start..stop-1: shape (stop - start, n_genes)."""
 
 
 class GeneSpool:

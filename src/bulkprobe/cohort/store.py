@@ -3,17 +3,21 @@
 Samples lie together: a chunk holds all genes of some samples, a shard (one file) many chunks. `X` is counts
 where the source has them; `layers["tpm"]` is the source's TPM or computed from counts and exon-union lengths
 (Wagner, Kin & Lynch 2012, 10.1007/s12064-012-0162-3): rate_g = count_g / length_g, TPM_g = 1e6 rate_g / Σ rate.
-Genes of unknown length are left out of the sum and have TPM 0; their number stands in `uns`.
+Genes of unknown length are left out of the sum and have TPM 0; their number stands in `uns`. Where most
+lengths are unknown there is no TPM layer, and `uns["tpm"]` says so.
+
+Whoever only reads expression imports this module and nothing else of the room.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,19 +26,49 @@ import zarr
 from tqdm import tqdm
 from zarr.codecs import BloscCodec
 
-from bulkprobe.cohort.expression import ExpressionSource
-from bulkprobe.cohort.genes import repeated
-from bulkprobe.cohort.spool import Floats, Index, Rows
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_folder
+
+Floats = npt.NDArray[np.float32]
+Index = npt.NDArray[np.int64]
 
 FOLDER = "expression.zarr"
 LINEAR_SCALES = ("counts", "tpm", "fpkm", "rsem_normalised", "zscore")
 MILLION = 1e6
+LENGTHS_NEEDED = 0.5  # share of genes with a length from which TPM is computed; below it most genes would read 0
 CHUNK_BYTES = 1 << 22  # all genes of some samples; what one read decompresses
 SHARD_BYTES = 1 << 27  # one file; what is held while it is written
 # Byte shuffle and the fastest zstd: measured 25 % smaller than LZ4 at the same speed on TCGA-like values.
 CODEC = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=4)
+
+
+class Rows(Protocol):
+    """Expression by samples: what a source becomes before it is written."""
+
+    @property
+    def gene_ids(self) -> list[str]:
+        """Keys of the genes, one a column."""
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Return the values of samples start..stop-1: shape (stop - start, n_genes)."""
+
+
+class ExpressionSource(Protocol):
+    """Expression of samples, in linear values, readable by blocks.
+
+    `notes` says what was dropped or changed on the way (plain numbers and text); complete after reading.
+    """
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """The samples, in the order of the file."""
+
+    @property
+    def notes(self) -> dict[str, int | float | str]:
+        """What was dropped or changed."""
+
+    def rows(self, keep: Index, folder: Path) -> AbstractContextManager[Rows]:
+        """Lay out the samples numbered `keep` (any order) for reading by rows; `folder` takes the bytes."""
 
 
 def write_expression(
@@ -72,7 +106,7 @@ def write_expression(
     names, wanted = list(sample_ids), list(sample_ids if keep is None else keep)
     if len(names) != len(wanted):
         raise UserError(f"{len(names)} sample names for {len(wanted)} samples: expected one each")
-    if twice := repeated(names) or repeated(wanted):
+    if twice := [name for name, n in (Counter(names) | Counter(wanted)).items() if n > 1]:
         raise UserError(f"samples stand twice in the list to write: {some(twice)}")
     if not names:
         raise UserError("no samples to write: every sample was filtered out")
@@ -120,7 +154,7 @@ def tpm_from_counts(counts: Floats, length: npt.NDArray[np.float64]) -> Floats:
 def _gene_table(var: pd.DataFrame, genes: Sequence[str]) -> pd.DataFrame:
     """Return the rows of `var` for the genes of X, in their order, indexed by key."""
     keys = [str(key) for key in var["gene" if "gene" in var else "ensembl_id"]]
-    if twice := repeated(keys):
+    if twice := [key for key, n in Counter(keys).items() if n > 1]:
         raise UserError(f"the table of genes repeats {some(twice)}: expected one row a gene")
     rows = var.iloc[positions(genes, keys, "genes of the expression matrix", "the table of genes")]
     return pd.DataFrame(
@@ -164,14 +198,16 @@ def _write_layers(
     matrix = _create(group, "X", *shape)
     layers = group.create_group("layers", attributes={"encoding-type": "dict", "encoding-version": "0.1.0"})
     length = table["length"].to_numpy(np.float64)
-    tpm = _create(layers, "tpm", *shape) if scale == "counts" else None
+    enough = "tpm" in rows or float(np.isfinite(length).mean()) >= LENGTHS_NEEDED
+    tpm = _create(layers, "tpm", *shape) if scale == "counts" and enough else None
     columns: Index | None = None
     if "tpm" in rows:
         columns = positions(list(table.index), rows["tpm"].gene_ids, "genes of the counts", "the source of tpm")
         positions(rows["tpm"].gene_ids, list(table.index), "genes of tpm", "the source of counts")
         columns = None if (columns == np.arange(len(columns))).all() else columns
     if scale == "counts":
-        record["tpm"] = "source" if "tpm" in rows else "computed from counts and lengths"
+        computed = "computed from counts and lengths" if enough else "absent: too few gene lengths are known"
+        record["tpm"] = "source" if "tpm" in rows else computed
         record["genes_without_length"] = int((~np.isfinite(length)).sum())
     elif scale == "fpkm":
         record["tpm"] = "rescaled from FPKM"
@@ -239,7 +275,8 @@ class ExpressionStore:
     @property
     def shard_samples(self) -> int:
         """Samples of one shard: reading whole shards is fastest."""
-        return int(self._array("X").shards[0])
+        array = self._array("X")
+        return int((array.shards or array.chunks)[0])
 
     def blocks(self, rows: Sequence[int] | Index | None = None, layer: str = "X", size: int = 256) -> Iterator[Floats]:
         """Yield float32 arrays of shape (up to `size`, n_genes), the rows in the order asked for (default all)."""
@@ -268,12 +305,12 @@ class ExpressionStore:
 
 
 def _take(array: Any, numbers: Index) -> Floats:
-    """Read rows in any order: one run at a time, ascending, so that a chunk is decompressed once or twice."""
+    """Read rows in any order: ascending, by runs of chunks within a shard, so that memory stays at one shard."""
     out = np.empty((len(numbers), array.shape[1]), np.float32)
     order = np.argsort(numbers, kind="stable")
     ascending = numbers[order]
-    chunk = array.chunks[0]
-    for piece in np.split(np.arange(len(order)), np.flatnonzero(np.diff(ascending // chunk) > 1) + 1):
+    cut = (np.diff(ascending // array.chunks[0]) > 1) | (np.diff(ascending // (array.shards or array.chunks)[0]) > 0)
+    for piece in np.split(np.arange(len(order)), np.flatnonzero(cut) + 1):
         if len(piece):
             low, high = int(ascending[piece[0]]), int(ascending[piece[-1]]) + 1
             out[order[piece]] = array[low:high][ascending[piece] - low]
@@ -293,7 +330,7 @@ def open_expression(path: Path) -> ExpressionStore:
     group: Any = zarr.open_group(str(path), mode="r")
     if group.attrs.get("encoding-type") != "anndata" or not {"X", "obs", "var", "uns"} <= set(group):
         raise UserError(f"{path.name} is not an expression store: expected AnnData with X, obs, var and uns")
-    uns = {name: _scalar(array[()]) for name, array in group["uns"].arrays()}
+    uns = {name: np.asarray(array[()]).item() for name, array in group["uns"].arrays()}
     if "scale" not in uns:
         raise UserError(f"{path.name} does not say its scale: expected uns['scale']")
     genes = group["var"]
@@ -308,8 +345,3 @@ def open_expression(path: Path) -> ExpressionStore:
     samples = group["obs"][group["obs"].attrs["_index"]][:]
     layers = sorted(group["layers"].array_keys()) if "layers" in group else []
     return ExpressionStore(path, [str(name) for name in samples], var, str(uns["scale"]), uns, layers)
-
-
-def _scalar(value: Any) -> Any:
-    plain = value.item() if hasattr(value, "item") else value
-    return str(plain) if isinstance(plain, np.str_) else plain

@@ -84,19 +84,6 @@ def read_header(path: Path, delimiter: str, *, what: str = "sample") -> Header:
     return Header(columns, quoted)
 
 
-def first_ids(path: Path, delimiter: str, *, limit: int = 200) -> list[str]:
-    """Return the ids of the first rows."""
-    ids: list[str] = []
-    with open_maybe_gzip(Path(path)) as handle:
-        try:
-            handle.readline()
-            while len(ids) < limit and (line := handle.readline()):
-                ids.append(line.split(delimiter.encode(), 1)[0].decode("utf-8", "replace").strip('"\r\n'))
-        except BROKEN_GZIP as error:
-            raise truncated(Path(path), error) from error
-    return ids
-
-
 def read_blocks(
     path: Path,
     delimiter: str,

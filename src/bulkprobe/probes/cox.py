@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
-from bulkprobe.probes.solver import ConvergenceError, Eigenbasis, Floats, Ints, minimise
+from bulkprobe.probes.solver import ROUNDING, ConvergenceError, Eigenbasis, Floats, Ints, minimise
 
 __all__ = ["ConvergenceError", "CoxPath", "PartialLikelihood", "Ties", "cox_objective", "fit_cox_path"]
 
@@ -230,7 +230,7 @@ def _newton(design: Floats, loss: PartialLikelihood, grid: Floats, tol: float) -
             value, slope_eta, state = loss.evaluate(eta - t * along, columns)
             new = value + grid / 2 * np.einsum("rc,rc->c", tried, tried)
             # Sufficient decrease (Armijo), give or take rounding.
-            worse = ~(new <= whole - 1e-4 * t * slope + 1e-13 * np.abs(whole))
+            worse = ~(new <= whole - 1e-4 * t * slope + ROUNDING * np.maximum(np.abs(whole), 1.0))
             if not worse.any():
                 break
             t[worse] /= 2
@@ -248,7 +248,8 @@ def _newton(design: Floats, loss: PartialLikelihood, grid: Floats, tol: float) -
 def _solve_positive(matrix: Floats, right: Floats) -> Floats:
     """Solve by Cholesky; by LU where rounding has spoilt positive definiteness."""
     _, solution, failed = linalg.lapack.dposv(matrix, right, lower=1)
-    return np.linalg.solve(matrix, right) if failed else np.asarray(solution).reshape(len(right))
+    solution = np.linalg.solve(matrix, right) if failed else solution
+    return np.asarray(solution, dtype=np.float64).reshape(len(right))
 
 
 def _check(X: Floats, time: Floats, event: npt.NDArray[Any], grid: Floats, ties: str) -> None:

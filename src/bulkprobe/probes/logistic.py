@@ -27,7 +27,7 @@ class LogisticPath:
     def decision(self, features: Floats) -> Floats:
         """Linear predictors (log-odds) of features (m, d): (n_labels, n_penalties, m)."""
         n_labels, n_penalties, d = self.coef.shape
-        flat = features @ self.coef.reshape(-1, d).T
+        flat = features @ self.coef.reshape(n_labels * n_penalties, d).T
         return np.asarray(flat.T.reshape(n_labels, n_penalties, len(features)) + self.intercept[..., None])
 
 
@@ -67,7 +67,8 @@ def fit_logistic_path(
     coef = basis.back(weights[:-1])  # (d, labels x penalties)
     intercept = weights[-1] - centre @ coef
     return LogisticPath(
-        np.ascontiguousarray(coef.T).reshape(n_labels, n_penalties, -1), intercept.reshape(n_labels, n_penalties)
+        np.ascontiguousarray(coef.T).reshape(n_labels, n_penalties, coef.shape[0]),
+        intercept.reshape(n_labels, n_penalties),
     )
 
 

@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_path
@@ -58,8 +59,9 @@ def fit_mutation_probe(
     encoder: Mapping[str, Any],
 ) -> Probe:
     """Fit a label's final logistic model on all its patients; rows (n, width), truth (n,) bool, both classes."""
-    fitted, prepared = transform.fit(rows)
-    path = fit_logistic_path(prepared, truth[:, None], [penalty])
+    with threadpool_limits(1):  # so that bytes do not depend on the number of threads
+        fitted, prepared = transform.fit(rows)
+        path = fit_logistic_path(prepared, truth[:, None], [penalty])
     return Probe(
         "mutation", label, penalty, len(rows), fitted, path.coef[0, 0], float(path.intercept[0, 0]), dict(encoder)
     )
@@ -76,8 +78,9 @@ def fit_survival_probe(
     encoder: Mapping[str, Any],
 ) -> Probe:
     """Fit a label's final Cox model on all its patients; rows (n, width), time (n,) days, event (n,) bool."""
-    fitted, prepared = transform.fit(rows)
-    path = fit_cox_path(prepared, time, event, [penalty])
+    with threadpool_limits(1):
+        fitted, prepared = transform.fit(rows)
+        path = fit_cox_path(prepared, time, event, [penalty])
     return Probe("survival", label, penalty, len(rows), fitted, path.coef[0], 0.0, dict(encoder))
 
 

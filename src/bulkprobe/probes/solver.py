@@ -14,7 +14,7 @@ Ints = npt.NDArray[np.int64]
 HISTORY = 8  # pairs of step and gradient change that L-BFGS remembers
 SLOPE_LEFT = 0.1  # share of the slope that a line search may leave
 SEARCH_STEPS = 40  # points a line search may try; two or three are usual
-ROUNDING = 1e-13  # relative increase of an objective that is put down to rounding
+ROUNDING = 1e-13  # increase of an objective (nats per patient, or relative) that is put down to rounding
 
 
 class ConvergenceError(RuntimeError):
@@ -173,7 +173,7 @@ def _search(
         tilt = np.einsum("nc,nc->c", slope_eta, along) + first + t * second
         bend = loss.curvature(state, along) + second
         broken = ~np.isfinite(whole) | ~np.isfinite(tilt)
-        lower = whole <= start + ROUNDING * np.abs(start)
+        lower = whole <= start + ROUNDING * np.maximum(np.abs(start), 1.0)
         good = ~running | (~broken & lower & (np.abs(tilt) <= SLOPE_LEFT * np.abs(slope)))
         if good.all():
             return t, here, slope_eta, state

@@ -182,14 +182,14 @@ def planted(table: pd.DataFrame) -> Table:
         rows.append([*cells, difference])
     columns = ["Label", "Measure", "Planted", "Positives or events", "True predictor", "Encoder", "Recovered"]
     caption = "Planted against recovered, on the same test patients"
-    return Table("planted", caption, [*columns, "Difference"], rows, notes=notes.texts)
+    return Table("planted", caption, [*columns, "Difference"], rows, notes=notes.texts, wide=True)
 
 
 def planted_wide(table: pd.DataFrame, cards: Cards) -> Table:
     """Planted against recovered at a glance: the true predictor, every baseline, the range of the others."""
     notes, rows = Notes(), []
     baselines = [name for name in dict.fromkeys(table["encoder"]) if cards.get(name, {}).get("kind") == "baseline"]
-    for (_, label), group in table.groupby(["task", "label"], sort=False):
+    for (_, label, _), group in table.groupby(["task", "label", "measure"], sort=False):
         first, by_encoder = group.iloc[0], group.set_index("encoder")
         row = [words(label), words(first["measure"]), words(first["strength"]), count(first["positives"])]
         row.append(score(first["true"], None, "no true predictor for this label", notes))

@@ -90,11 +90,11 @@ def risk_tertiles(predictions: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame(columns=TERTILE_COLUMNS)
     rows = rows.assign(
-        cancer_type=rows["label"].str.rsplit("/", n=1).str[0],
-        risk=rows.groupby(["label", "split"])["score"].rank(pct=True),
+        cancer_type=rows["label"].astype(str).str.rsplit("/", n=1).str[0],
+        risk=rows.groupby(["label", "split"], observed=True)["score"].rank(pct=True),
         event=rows["event"].astype(bool),
     )
-    grouped = rows.groupby(["cancer_type", "patient_id"], sort=True)
+    grouped = rows.groupby(["cancer_type", "patient_id"], sort=True, observed=True)
     patients = grouped.agg(risk=("risk", "mean"), time=("time", "first"), event=("event", "first")).reset_index()
     by_type = patients.groupby("cancer_type")["risk"]
     third = 3 * (by_type.rank() - 0.5) / by_type.transform("size")

@@ -38,7 +38,8 @@ class ReportContext:
     saw_tcga (bool, text or None) and priors (text).
     flow: rows of rule, before, dropped, after, note. planted: rows as in `tables.planted_table`, None without truth.
     predictions: encoder -> task, label, split, patient_id, score (higher = mutated, or worse survival), truth, time
-    (days), event. samples: the cohort's sample table.
+    (days), event. samples: the cohort's sample table, with os_event
+    and one column a gene (bool or missing) where the stage adds them.
     """
 
     summary: Summary
@@ -192,21 +193,27 @@ def find_facts(context: ReportContext) -> list[str]:
 
 
 def composition(context: ReportContext) -> tuple[pd.DataFrame, list[str]]:
-    """Count the probing set per cancer type, with death and mutation shares among the patients that were tested."""
+    """Count the probing set per cancer type, with the shares of deaths and of mutated tumours.
+
+    Shares are of the patients whose status is known: from the sample table's own columns where it has them, else from
+    the patients who were in a test part.
+    """
     samples = context.samples
     if not {"patient_id", "cancer_type", "for_probing"} <= set(samples.columns):
         return pd.DataFrame(columns=["cancer_type", "patients", "events"]), []
     chosen = samples[samples["for_probing"].astype(bool)].drop_duplicates("patient_id")
-    table = chosen.groupby("cancer_type", sort=True).size().rename("patients").reset_index()
+    table = chosen.groupby("cancer_type", sort=True, observed=True).size().rename("patients").reset_index()
     genes = {label: label.split("/")[-1] for label in plots.pan_cancer_labels(context.mutation)}
     by_patient = chosen.set_index("patient_id")["cancer_type"]
     # Every encoder is tested on the same patients: the first one's rows say it all.
     nobody = pd.DataFrame(columns=["task", "label", "patient_id", "truth", "event"], dtype="str")
     rows = next(iter(context.predictions.values()), nobody)
     died = rows[(rows["task"] == "survival") & rows["label"].str.endswith(f"/{ENDPOINT}")]
-    shares = {"events": _share(died, "event", by_patient)}
+    complete = "os_event" in chosen
+    shares = {"events": _share(chosen, "os_event", by_patient) if complete else _share(died, "event", by_patient)}
     for label, gene in genes.items():
-        shares[gene] = _share(rows[rows["label"] == label], "truth", by_patient)
+        tested = rows[rows["label"] == label]
+        shares[gene] = _share(chosen, gene, by_patient) if gene in chosen else _share(tested, "truth", by_patient)
     for column, share in shares.items():
         table[column] = table["cancer_type"].map(share).astype("float64")
     return table, list(genes.values())
@@ -215,7 +222,7 @@ def composition(context: ReportContext) -> tuple[pd.DataFrame, list[str]]:
 def _share(rows: pd.DataFrame, column: str, by_patient: pd.Series[Any]) -> Mapping[Any, float]:
     once = rows.dropna(subset=[column]).drop_duplicates("patient_id")
     kind = once["patient_id"].map(by_patient)
-    shares = once[column].astype(float).groupby(kind).mean()
+    shares = once[column].astype(float).groupby(kind.astype(str)).mean()
     return {name: float(value) for name, value in shares.items()}
 
 
@@ -274,8 +281,8 @@ def _drawings(
     if len(people):
         drawn["composition"] = (
             figures.composition(people, genes),
-            "Left: patients and, dark, the share of them with the event; right: how often each gene is mutated (both "
-            "shares among patients who were in a test part).",
+            "Left: patients and, dark, the share of them with the event; right: how often each gene is mutated. "
+            "Shares are of the patients whose status is known.",
         )
     return {
         name: Drawing(Markup(figures.embed(svg, f"f-{name}", str(escape(caption)))), caption)

@@ -42,6 +42,7 @@ N_PROGRAMS = 20
 PROGNOSIS = {
     "KIRC": 1.1, "KIRP": 1.1, "LIHC": 1.1, "GBM": 0.9, "LGG": 0.9, "LUAD": 0.9, "BRCA": 0.5, "PAAD": 0.5, "BLCA": 0.5,
 }  # fmt: skip
+PROGNOSIS_SHARE = 4.0  # genes of the prognostic program, in units of the other programs
 AGE_EFFECT = 0.25  # log hazard per standard deviation of age, in every type
 WEIBULL_SHAPE = 1.2
 # Labels probed within types: each gets at least this many positives where the type has 100 patients.
@@ -273,14 +274,18 @@ def _draw_counts(
     n_genes, n_samples = len(genes), len(samples)
     free = np.flatnonzero(~genes.symbol.isin([*GENES, *SEX_GENES]))
     loadings = np.zeros((N_PROGRAMS, n_genes))
-    # Programs do not overlap, so that the planted one is the only one of its genes.
-    for k, block in enumerate(np.array_split(rng.permutation(free), N_PROGRAMS)):
-        members = block[: max(8, int(0.7 * len(block)))]
-        loadings[k, members] = rng.normal(0.6, 0.15, len(members))
+    # Programs do not overlap, so that the planted one is the only one of its genes. Prognosis is carried broadly, as
+    # by proliferation in real tumours.
+    order = rng.permutation(free)
+    shares = np.array([PROGNOSIS_SHARE if k == PROGRAMS.index("prognosis") else 1.0 for k in range(N_PROGRAMS)])
+    ends = np.round(np.cumsum(shares) / shares.sum() * 0.7 * len(order)).astype(int)
+    for k, members in enumerate(np.split(order[: ends[-1]], ends[:-1])):
+        strength = 1.0 if k == PROGRAMS.index("prognosis") else 0.6
+        loadings[k, members] = rng.normal(strength, 0.15, len(members))
     tissue = {name: _sparse(rng, n_genes, 0.15, 1.2) for name in sorted(set(figures.tissue))}
     by_type = {code: tissue[t] + _sparse(rng, n_genes, 0.05, 0.8) for code, t in figures.tissue.items()}
     by_site = {site: _sparse(rng, n_genes, 0.30, 0.25) for site in sorted(set(table.site))}
-    mean = np.where(rng.random(n_genes) < 0.15, rng.normal(-6.0, 3.0, n_genes), rng.normal(4.0, 1.8, n_genes))
+    mean = np.where(rng.random(n_genes) < 0.15, rng.normal(-10.0, 3.0, n_genes), rng.normal(4.0, 1.8, n_genes))
     mean[genes.symbol.isin([*GENES])] = 4.0
     dispersion = 0.05 + rng.gamma(2.0, 0.05, n_genes)
     noise = rng.uniform(0.25, 0.6, n_genes)

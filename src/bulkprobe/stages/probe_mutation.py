@@ -11,7 +11,7 @@ from bulkprobe.params import Params, load_params
 from bulkprobe.probes.mutation import probe_mutation
 from bulkprobe.stages import paths, probing
 from bulkprobe.stages.running import encoder_argument, run_stage
-from bulkprobe.stages.tasks import HOTSPOT, PAN_CANCER, is_simulated, mutation_labels, probing_patients
+from bulkprobe.stages.tasks import HOTSPOT, PAN_CANCER, is_simulated, mutation_labels, probing_patients, require_split
 from bulkprobe.store import Store, read_store
 
 
@@ -52,6 +52,7 @@ def run(
             n_jobs=probing.CORES,
         )
     for label in labels.columns.difference(usable):
+        require_split(label, int(labels[label].notna().sum()))
         metrics[label] = _undefined(label, labels[label], params.splits.n_splits)
     return {**content, "labels": metrics}, predictions
 

@@ -12,7 +12,7 @@ from bulkprobe.params import Params, load_params
 from bulkprobe.probes.survival import overall, probe_survival
 from bulkprobe.stages import paths, probing
 from bulkprobe.stages.running import encoder_argument, run_stage
-from bulkprobe.stages.tasks import is_simulated, probing_patients, survival_labels
+from bulkprobe.stages.tasks import is_simulated, probing_patients, require_split, survival_labels
 from bulkprobe.store import Store, read_store
 
 
@@ -55,6 +55,7 @@ def run(
     for label in wanted:
         if label not in metrics:
             rows = known[known.label == label]
+            require_split(label, len(rows))
             reason = f"too few patients: {len(rows)} with follow-up"
             counts = {"endpoint": label.split("/")[1], "n": len(rows), "events": int(rows.event.sum())}
             metrics[label] = probing.undefined_label(label, counts, reason, params.splits.n_splits)

@@ -16,6 +16,7 @@ from bulkprobe.splits import assemble
 
 PAN_CANCER = "pan_cancer"
 HOTSPOT = "_hotspot"
+MIN_SPLIT_PATIENTS = 20  # with fewer, a test part holds three patients and nothing can be said
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def mutation_labels(cohort: Cohort, patients: Patients, params: ProbeMutation) -
     for kind, genes in (("mutated", params.genes), ("hotspot", params.hotspot_genes)):
         for gene in genes:
             rows = status[status.gene == gene]
-            known = pd.Series(rows[kind].to_numpy(bool), index=rows.patient_id.to_numpy()).astype("boolean")
+            known = rows.set_index("patient_id")[kind].astype("boolean")
             suffix = HOTSPOT if kind == "hotspot" else ""
             columns[f"{PAN_CANCER}/{gene}{suffix}"] = known.reindex(patients.types.index)
     for name, genes in params.within_type.items():
@@ -97,15 +98,21 @@ def split_cohorts(patients: Patients, mutation: pd.DataFrame, survival: pd.DataF
     for name in dict.fromkeys(label.split("/")[0] for label in mutation.columns):
         own = mutation[[label for label in mutation.columns if label.startswith(f"{name}/")]]
         cohorts.append(_split_cohort("mutation", name, own.rename(columns=lambda c: c.split("/", 1)[1]), patients))
-    for label, rows in survival.groupby("label", sort=False):
-        name, endpoint = str(label).split("/")
-        events = rows.set_index("patient_id").event.astype("boolean").rename(endpoint)
-        # Each endpoint has patients of its own, so it is a cohort of its own.
-        cohorts.append(_split_cohort("survival", str(label), events.to_frame(), patients))
-    return [cohort for cohort in cohorts if cohort.labels.notna().any(axis=1).sum() >= MIN_SPLIT_PATIENTS]
+    cohort_of = survival.label.str.partition("/")
+    for name, rows in survival.groupby(cohort_of[0], sort=False):
+        endpoint = cohort_of[2].loc[rows.index].rename("endpoint")
+        events = rows.assign(endpoint=endpoint).pivot(index="patient_id", columns="endpoint", values="event")
+        events = events.astype("boolean").reindex(columns=list(dict.fromkeys(endpoint)))
+        cohorts.append(_split_cohort("survival", str(name), events, patients))
+    return [cohort for cohort in cohorts if len(cohort.labels) >= MIN_SPLIT_PATIENTS]
 
 
-MIN_SPLIT_PATIENTS = 20  # with fewer, a test part holds three patients and nothing can be said
+def require_split(label: str, n: int) -> None:
+    """Refuse a splits table that lacks a label which has the patients to be split."""
+    if n >= MIN_SPLIT_PATIENTS:
+        raise UserError(
+            f"the splits table has no {label!r}, which has {n} patients: make the splits again with these labels"
+        )
 
 
 def _split_cohort(

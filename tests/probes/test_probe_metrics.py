@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lifelines.utils import concordance_index
 from lifelines.utils.concordance import naive_concordance_index
-from sklearn.metrics import average_precision_score, log_loss as sklearn_log_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import log_loss as sklearn_log_loss
 
 from bulkprobe.probes.metrics import (
     Undefined,
