@@ -35,14 +35,16 @@ def probe_store(
     """
     if task not in ("mutation", "survival"):
         raise UserError(f"task is {task!r}, expected mutation or survival")
+    if splits is not None and not splits.is_file():
+        raise UserError(f"there is no splits table {splits}: leave it out, or make one with `dvc repro splits`")
     params, people, vectors = load_params(), read_cohort(cohort), read_store(store)
     table = make_splits(people, params) if splits is None else pd.read_parquet(splits)
     run = probe_mutation.run if task == "mutation" else probe_survival.run
     name = str(vectors.attributes.get("encoder", store.stem))
     content, _ = run(vectors, name, people, table, params)
-    write_json(output, content)
-    if save is not None:
+    if save is not None:  # first, so that a metrics file never stands there without the probes that were asked for
         saving.save_probe(save, list(_final_probes(cast(Task, task), vectors, people, content, params)))
+    write_json(output, content)
     return content
 
 
@@ -79,7 +81,11 @@ def predict_store(probes: Path, store: Path, output: Path) -> pd.DataFrame:
 
     Raises UserError where the store was made by another encoder or with other options.
     """
+    if output.suffix not in (".parquet", ".csv", ".tsv"):
+        raise UserError(f"{output.name} ends in {output.suffix!r}, expected .parquet, .csv or .tsv")
     vectors = read_store(store)
+    if vectors.absent is not None:
+        raise UserError(f"{store} holds no embeddings ({vectors.absent}): give a store that does")
     parts = []
     for fitted in saving.load_probe(probes):
         for key in ("model", "options", "checkpoint_sha256"):
@@ -96,16 +102,21 @@ def predict_store(probes: Path, store: Path, output: Path) -> pd.DataFrame:
     with atomic_path(output) as aside:
         if output.suffix == ".parquet":
             table.to_parquet(aside, index=False)
-        elif output.suffix in (".csv", ".tsv"):
-            table.to_csv(aside, sep="," if output.suffix == ".csv" else "\t", index=False)
         else:
-            raise UserError(f"{output.name} ends in {output.suffix!r}, expected .parquet, .csv or .tsv")
+            table.to_csv(aside, sep="," if output.suffix == ".csv" else "\t", index=False)
     return table
 
 
 def verify_results() -> Iterator[str]:
     """Check the results of the pipeline in the current folder; UserError at the first that does not hold."""
     params = load_params()
+    made = [paths.SPLITS]
+    for task in ("mutation", "survival"):
+        for name in params.encoders:
+            made += [paths.metrics_path(task, name), paths.predictions_path(task, name)]
+    missing = [path for path in made if not path.is_file()]
+    if missing:
+        raise UserError(f"results are missing: {some(missing)}; run `dvc repro`")
     splits = pd.read_parquet(paths.SPLITS)
     twice = splits.duplicated(["task", "label", "split", "patient_id"])
     if twice.any():
@@ -115,30 +126,40 @@ def verify_results() -> Iterator[str]:
         store = read_store(paths.store_path(name))
         yield f"{paths.store_path(name)}: {store.absent or f'{len(store.sample_id)} vectors, all finite'}"
         for task in ("mutation", "survival"):
-            n = _recompute(name, task)
+            n = _recompute(name, task, splits)
             yield f"{paths.metrics_path(task, name)}: {n} scores equal to those recomputed from the predictions"
 
 
-def _recompute(encoder: str, task: str) -> int:
-    """Recompute every defined per-split score from the stored predictions."""
+def _recompute(encoder: str, task: str, splits: pd.DataFrame) -> int:
+    """Recompute every defined per-split score from the stored predictions, made for the split's test patients alone."""
     labels = read_json(paths.metrics_path(task, encoder))["labels"]
-    table = pd.read_parquet(paths.predictions_path(task, encoder))
-    by_part = {(str(label), int(split)): part for (label, split), part in table.groupby(["label", "split"])}
+    by_part = _by_part(pd.read_parquet(paths.predictions_path(task, encoder)))
+    tested = _by_part(splits[(splits.task == task) & (splits.role == "test")])
     checked = 0
     for label, entry in labels.items():
         for split, value in enumerate(entry["per_split"]):
             if value is None:
                 continue
-            part = by_part[label, split]
+            part, test = by_part.get((label, split)), tested.get((label, split))
+            if part is None or test is None or sorted(part.patient_id) != sorted(test.patient_id):
+                raise UserError(
+                    f"{label}, split {split} of {encoder}: the predictions are not those of the split's test patients, "
+                    "each once; run `dvc repro`"
+                )
             score = part.score.to_numpy(float)
             if task == "mutation":
                 again = auroc(part.truth.to_numpy(bool), score)
             else:
                 again = harrell_c(part.time.to_numpy(float), part.event.to_numpy(bool), score)
-            if not np.isclose(again, value, atol=ROUNDING):
+            if not np.isclose(again, value, rtol=0, atol=ROUNDING):
                 raise UserError(
                     f"{label}, split {split} of {encoder}: the metrics say {value}, the predictions {again:.6f}; "
                     "run `dvc repro`"
                 )
             checked += 1
     return checked
+
+
+def _by_part(table: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:
+    groups = table.groupby(["label", "split"], observed=True)
+    return {(str(key[0]), int(str(key[1]))): part for key, part in groups}

@@ -29,7 +29,7 @@ def main() -> None:
         os.environ["BULKPROBE_DEBUG"] = "1"
     try:
         app()
-    except UserError as problem:
+    except (UserError, OSError) as problem:  # a full disk or a file that may not be read is no bug of ours
         if os.environ.get("BULKPROBE_DEBUG"):
             raise
         sys.exit(f"error: {problem}")
@@ -104,14 +104,15 @@ def _read_config(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as problem:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(problem).split())}") from None
-    if isinstance(content, dict) and isinstance(content.get("cohort"), dict):
-        content = {**content["cohort"].get("files", {}), "rules": content["cohort"].get("rules")}
-    elif isinstance(content, dict) and isinstance(content.get("files"), dict):
-        content = {**content["files"], "rules": content.get("rules")}
+    outer = content.get("cohort", content) if isinstance(content, dict) else content
+    if isinstance(outer, dict) and "files" in outer:
+        content = outer["files"]
+        if isinstance(content, dict):
+            content = {**content, "rules": outer.get("rules")}
     if not isinstance(content, dict):
-        raise UserError(
-            f"{path} holds {type(content).__name__}, but a mapping (expression, samples, …) was expected"
-        )
+        raise UserError(f"{path} holds {type(content).__name__}, but a mapping (expression, samples, …) was expected")
+    if not isinstance(content.get("rules") or {}, dict):
+        raise UserError(f"{path}: rules is {content['rules']!r}, but a mapping was expected; write key: value lines")
     return content
 
 
@@ -150,7 +151,10 @@ def embed(
         key, found, value = setting.partition("=")
         if not found:
             raise UserError(f"--set {setting!r} has no '=': write --set KEY=VALUE")
-        given[key] = yaml.safe_load(value)
+        try:
+            given[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {setting!r}: {value!r} is no YAML value; quote it if it is a text") from None
     written = embed_cohort(encoder, entry.model if entry else encoder, source, output, given, shard_size)
     typer.echo(f"{output} {'is written' if written else 'was complete and is left as it is'}")
 

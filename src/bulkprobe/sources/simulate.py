@@ -283,7 +283,8 @@ def _draw_counts(
         strength = 1.0 if k == PROGRAMS.index("prognosis") else 0.6
         loadings[k, members] = rng.normal(strength, 0.15, len(members))
     tissue = {name: _sparse(rng, n_genes, 0.15, 1.2) for name in sorted(set(figures.tissue))}
-    by_type = {code: tissue[t] + _sparse(rng, n_genes, 0.05, 0.8) for code, t in figures.tissue.items()}
+    by_type = {code: tissue[t] + _sparse(rng, n_genes, 0.10, 1.0) for code, t in figures.tissue.items()}
+    by_type["READ"] = by_type["COAD"]  # one disease molecularly
     by_site = {site: _sparse(rng, n_genes, 0.30, 0.25) for site in sorted(set(table.site))}
     mean = np.where(rng.random(n_genes) < 0.15, rng.normal(-10.0, 3.0, n_genes), rng.normal(4.0, 1.8, n_genes))
     mean[genes.symbol.isin([*GENES])] = 4.0

@@ -13,7 +13,7 @@ def run_stage(main: Callable[[], str]) -> None:
     """Run a stage: its last line says where the results are; a user's error is one sentence and status 1."""
     try:
         print(main())
-    except UserError as problem:
+    except (UserError, OSError) as problem:  # a full disk or a missing file is no bug of ours
         if os.environ.get("BULKPROBE_DEBUG"):
             raise
         sys.exit(f"error: {problem}")
