@@ -139,7 +139,7 @@ def test_missing_value_is_a_dash_with_tooltip_and_footnote(page: str) -> None:
     reason = "the score is constant within every cancer type, so no pair of one type can be ordered"
     assert re.search(rf'data-sort="" title="{reason}">–<sup>\[\d\]</sup>', page)
     assert re.search(rf'<li id="n-headline-1">{reason}</li>', page)
-    assert "mean over 6 of 7 labels; left out as undefined: PAAD/OS" in page
+    assert "defined for 6 of 7 labels, so its mean would not compare with the others&#39;" in page
 
 
 def test_within_type_stands_beside_pan_cancer(page: str) -> None:

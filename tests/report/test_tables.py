@@ -59,11 +59,11 @@ def survival() -> dict[str, dict[str, Any]]:
         "LUAD/OS": one("LUAD", "OS", [0.6, 0.7]),
         "KIRC/OS": one("KIRC", "OS", [0.7, 0.8]),
         "PAAD/OS": one("PAAD", "OS", [None, None]),
+        "GBMLGG/OS": one("GBMLGG", "OS", [0.7, 0.7]),
         "LGG/OS": one("LGG", "OS", [0.9, 0.9]),
         "LUAD/PFI": one("LUAD", "PFI", [0.1, 0.1]),
     }
-    overall = {"OS": {"mean": 0.7, "types": ["LUAD", "KIRC"], "undefined": ["PAAD"]}}
-    return {"a": {"encoder": "a", "absent": None, "labels": labels, "overall": overall}}
+    return {"a": {"encoder": "a", "absent": None, "labels": labels}}
 
 
 def test_summary_values(mutation: dict[str, Any], survival: dict[str, Any]) -> None:
@@ -82,9 +82,14 @@ def test_summary_values(mutation: dict[str, Any], survival: dict[str, Any]) -> N
     }
 
 
-def test_survival_mean_without_overall_is_over_all_types(survival: dict[str, Any]) -> None:
-    del survival["a"]["overall"]
-    assert tables.summarise({}, survival)["a"]["survival"] == pytest.approx((0.65 + 0.75 + 0.9) / 3, abs=1e-6)
+def test_a_mean_over_other_labels_than_the_others_have_is_none(survival: dict[str, Any]) -> None:
+    fewer = {name: row for name, row in survival["a"]["labels"].items() if name != "KIRC/OS"}
+    both = {**survival, "b": {"encoder": "b", "absent": None, "labels": fewer}}
+    summary = tables.summarise({}, both)
+    assert summary["a"]["survival"] == pytest.approx(0.7)
+    assert summary["b"]["survival"] is None
+    row = next(r for r in tables.records(tables.task_table({}, both)) if r["encoder"] == "b" and r["task"] == "survival")
+    assert row["reason"].startswith("defined for 2 of 3 labels, so its mean would not compare")
 
 
 def test_task_table_spread_and_reasons(mutation: dict[str, Any], survival: dict[str, Any]) -> None:
@@ -100,7 +105,7 @@ def test_task_table_spread_and_reasons(mutation: dict[str, Any], survival: dict[
     assert rows["gone", "mutation_within_type"]["reason"] == "no weights in models/gone"
     assert rows["gone", "survival"]["reason"] == "no survival metrics were given"
     # LGG stands beside the merged type: it enters neither the mean nor its spread.
-    assert rows["a", "survival"]["labels"] == 2
+    assert rows["a", "survival"]["labels"] == 3
     assert rows["a", "survival"]["undefined"] == "PAAD/OS"
 
 

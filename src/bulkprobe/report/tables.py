@@ -40,12 +40,17 @@ BLOCKS = {
 }
 
 
+# Types that stand beside their merger, where both are probed, and not in the mean.
+MERGED = {"GBMLGG": ("GBM", "LGG"), "COADREAD": ("COAD", "READ")}
+
+
 def summarise(mutation: Mapping[str, Metrics], survival: Mapping[str, Metrics]) -> Summary:
     """Reduce the metrics of every encoder to the seven numbers of `metrics/summary.json`.
 
-    A mutation task is the mean over the non-silent labels of its cohort that are defined; within type, over the
-    pan-cancer genes' within-type AUROC; survival, the unweighted mean C-index over cancer types. `None` where
-    no label is defined. Numbers are rounded to six decimals.
+    A mutation task is the mean over the non-silent labels of its cohort that are defined for any encoder; within
+    type, over the pan-cancer genes' within-type AUROC; survival, the unweighted mean C-index over cancer types. `None`
+    where a label that another encoder has is undefined: only means over the same labels compare. Numbers are rounded
+    to six decimals.
     """
     frame = task_table(mutation, survival)
     return {
@@ -89,24 +94,31 @@ def task_table(mutation: Mapping[str, Metrics], survival: Mapping[str, Metrics])
     is missing, else None).
     """
     rows = []
-    for encoder in dict.fromkeys([*mutation, *survival]):
-        metrics = mutation.get(encoder, {})
-        labels = _present(metrics, "labels")
-        for task in TASKS:
-            if task == "survival":
-                row = _survival_row(survival.get(encoder, {}))
-            else:
-                cohort = PAN_CANCER if task in ("mutation_pan_cancer", "mutation_within_type") else task[9:]
-                chosen = {
-                    name: label
-                    for name, label in labels.items()
-                    if label["cohort"] == cohort and label["kind"] == "nonsilent"
-                }
-                if task == "mutation_within_type":
-                    chosen = {name: label.get("within_type") or {} for name, label in chosen.items()}
-                row = _mean_row(chosen, _absence(metrics, "no mutation metrics were given"))
-            rows.append({"encoder": encoder, "task": task, **row})
+    encoders = list(dict.fromkeys([*mutation, *survival]))
+    for task in TASKS:
+        source = survival if task == "survival" else mutation
+        chosen = {encoder: _labels_of(source.get(encoder, {}), task) for encoder in encoders}
+        # Only means over the same labels can be compared, so a mean needs every label that any encoder has.
+        wanted = {name for labels in chosen.values() for name, label in labels.items() if label.get("mean") is not None}
+        for encoder in encoders:
+            absence = _absence(source.get(encoder, {}), f"no {task.split('_')[0]} metrics were given")
+            rows.append({"encoder": encoder, "task": task, **_mean_row(chosen[encoder], wanted, absence)})
+    rows.sort(key=lambda row: encoders.index(row["encoder"]))
     return _frame(rows, ["encoder", "task", "mean", "sd", "splits", "labels", "undefined", "reason"])
+
+
+def _labels_of(metrics: Metrics, task: str) -> dict[str, Metrics]:
+    """The labels that make the mean of a summary task."""
+    labels = _present(metrics, "labels")
+    if task == "survival":
+        present = {label["cohort"] for label in labels.values()}
+        beside = {member for merged, members in MERGED.items() if merged in present for member in members}
+        return {n: row for n, row in labels.items() if row["endpoint"] == ENDPOINT and row["cohort"] not in beside}
+    cohort = PAN_CANCER if task in ("mutation_pan_cancer", "mutation_within_type") else task.removeprefix("mutation_")
+    chosen = {n: label for n, label in labels.items() if label["cohort"] == cohort and label["kind"] == "nonsilent"}
+    if task == "mutation_within_type":
+        return {name: label.get("within_type") or {} for name, label in chosen.items()}
+    return chosen
 
 
 def mutation_table(mutation: Mapping[str, Metrics]) -> pd.DataFrame:
@@ -203,34 +215,21 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
-def _survival_row(metrics: Metrics) -> dict[str, Any]:
-    labels = {name: label for name, label in _present(metrics, "labels").items() if label["endpoint"] == ENDPOINT}
-    overall = _present(metrics, "overall").get(ENDPOINT)
-    if overall is not None and isinstance(overall.get("types"), list):
-        # The stage says which types make the mean (GBM and LGG stand beside their merger, not in it).
-        members = {*overall["types"], *(overall.get("undefined") or [])}
-        labels = {name: label for name, label in labels.items() if label["cohort"] in members}
-    row = _mean_row(labels, _absence(metrics, "no survival metrics were given"))
-    if overall is not None:
-        row["mean"] = overall.get("mean")
-        if row["mean"] is None and row["reason"] is None:
-            row["reason"] = "the stage gave no mean over cancer types"
-    return row
-
-
-def _mean_row(labels: Mapping[str, Metrics], absence: str | None) -> dict[str, Any]:
+def _mean_row(labels: Mapping[str, Metrics], wanted: set[str], absence: str | None) -> dict[str, Any]:
     defined = {name: label for name, label in labels.items() if label.get("mean") is not None}
     undefined = {name: label for name, label in labels.items() if name not in defined}
     reason = None
     if not defined:
         reasons = list(dict.fromkeys(str(label.get("reason") or "undefined") for label in undefined.values()))
         reason = absence or ("; ".join(reasons) if reasons else "no label of this task was probed")
+    elif wanted - set(defined):
+        reason = f"defined for {len(defined)} of {len(wanted)} labels, so its mean would not compare with the others'"
     # A split counts only where every label has a score: otherwise the labels' own levels would pass for spread.
     scores = [label.get("per_split") or [] for label in defined.values()]
     complete = [float(np.mean(one)) for one in zip(*scores, strict=False) if all(score is not None for score in one)]
     return {
-        "mean": float(np.mean([label["mean"] for label in defined.values()])) if defined else None,
-        "sd": float(np.std(complete, ddof=1)) if len(complete) > 1 else None,
+        "mean": float(np.mean([label["mean"] for label in defined.values()])) if reason is None else None,
+        "sd": float(np.std(complete, ddof=1)) if len(complete) > 1 and reason is None else None,
         "splits": len(complete),
         "labels": len(defined),
         "undefined": ", ".join(undefined),

@@ -49,7 +49,8 @@ def planted_rows(
             truth_score, task = by_target["survival"], "survival"
             strength = _strength(cohort, planted["prognosis"])
         entries = mutation if task == "mutation" else survival
-        size = next((m["labels"][label] for m in entries.values() if label in m.get("labels", {})), {})
+        known = (metrics.get("labels", {}) for metrics in entries.values())
+        size: Mapping[str, Any] = next((labels[label] for labels in known if label in labels), {})
         for measure, function in measures.items():
             rows.append(
                 {
