@@ -98,3 +98,12 @@ def test_refusals() -> None:
     for penalties in ([0.0], [-1.0], [[1.0]], [np.inf]):
         with pytest.raises(ValueError, match="must be positive"):
             fit_logistic_path(X, Y, penalties)
+
+
+@pytest.mark.parametrize("n", [97, 260, 1001, 2003])
+def test_without_any_feature_the_intercept_is_the_share(n: int) -> None:
+    """Constant features leave only the intercept, which starts at its optimum: the gradient is rounding at once."""
+    truth = np.arange(n)[:, None] % 7 == 0
+    path = fit_logistic_path(np.zeros((n, 0)), truth, [1.0, 1e-5])
+    share = truth.mean()
+    np.testing.assert_allclose(path.intercept, np.log(share / (1 - share)), rtol=1e-9)

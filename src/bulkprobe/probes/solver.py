@@ -11,6 +11,7 @@ from scipy import linalg
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+SLACK = 16.0  # units in the last place that a gradient of many terms is off by chance
 HISTORY = 8  # pairs of step and gradient change that L-BFGS remembers
 SLOPE_LEFT = 0.1  # share of the slope that a line search may leave
 SEARCH_STEPS = 40  # points a line search may try; two or three are usual
@@ -89,7 +90,7 @@ def minimise(
     value, slope_eta, _ = loss.evaluate(eta, active)
     gradient = scale * (design.T @ slope_eta) + pull * v
     goal = tol * np.linalg.norm(gradient / scale, axis=0)
-    floor = np.finfo(np.float64).eps * np.linalg.norm(design) * np.linalg.norm(slope_eta, axis=0)
+    floor = SLACK * np.finfo(np.float64).eps * np.linalg.norm(design) * np.linalg.norm(slope_eta, axis=0)
     goal = np.maximum(goal, floor)  # below this a gradient is rounding
     steps: list[Floats] = []
     turns: list[Floats] = []
