@@ -19,7 +19,7 @@ repro: $(READY)
 	dvc repro
 
 test: $(READY)
-	python -m pytest -q -n auto
+	python -m pytest -q -n auto --dist loadgroup
 
 lint: $(READY)
 	ruff check .

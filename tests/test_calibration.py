@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from joblib import Parallel, delayed
 from scipy import stats
-from study import mutation_study, people, survival_study
 
 from bulkprobe.probes.transform import Transform
+from study import mutation_study, people, survival_study
 
 SEEDS = 20
 LEVEL = 0.01  # chance that any of the tasks exceeds the bound although nothing is wrong
@@ -43,7 +43,9 @@ def null_scores(seed: int) -> dict[str, float]:
         }
     )
     mutation = mutation_study(who, labels, transform, seed)
-    scores = {name: mutation[name]["mean"] for name in ("LUAD/EGFR", "KIRC/BAP1", "BRCA/shuffled", "pan_cancer/shuffled")}
+    scores = {
+        name: mutation[name]["mean"] for name in ("LUAD/EGFR", "KIRC/BAP1", "BRCA/shuffled", "pan_cancer/shuffled")
+    }
     for gene in ("EGFR", "BAP1"):
         scores[f"pan_cancer/{gene} within type"] = mutation[f"pan_cancer/{gene}"]["within_type"]["mean"]
     survival = survival_study(who, NULL_TYPES, transform, seed, np.zeros(0))

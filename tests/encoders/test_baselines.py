@@ -145,3 +145,28 @@ def test_a_vector_that_is_not_finite_names_the_sample() -> None:
     session = get_encoder("expression").start(GENES, SAMPLES, "counts", {})
     with pytest.raises(UserError, match="encoder expression gave NaN or infinite values for S3"):
         list(embed_blocks(session, [(broken, SAMPLES)], "expression"))
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "message"),
+    [
+        (
+            "pca",
+            {"components": "abc"},
+            "encoder pca: option components is 'abc', expected a whole number of at least 1",
+        ),
+        ("hvg", {"genes": 0}, "option genes is 0, expected a whole number of at least 1"),
+        ("random_projection", {"width": 2.5}, "option width is 2.5"),
+        ("random_projection", {"draw_seed": -1}, "option draw_seed is -1, expected a whole number of at least 0"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_refused(name: str, option: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        vectors(name, **option)
+
+
+def test_a_store_of_genes_by_position_says_which_genes() -> None:
+    session = get_encoder("expression").start(GENES, SAMPLES, "counts", {})
+    again = get_encoder("expression").start(GENES.iloc[::-1], SAMPLES, "counts", {})
+    assert session.attributes["genes_sha256"] != again.attributes["genes_sha256"]
+    assert "genes_sha256" not in attributes("random_projection")

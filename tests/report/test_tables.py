@@ -88,7 +88,9 @@ def test_a_mean_over_other_labels_than_the_others_have_is_none(survival: dict[st
     summary = tables.summarise({}, both)
     assert summary["a"]["survival"] == pytest.approx(0.7)
     assert summary["b"]["survival"] is None
-    row = next(r for r in tables.records(tables.task_table({}, both)) if r["encoder"] == "b" and r["task"] == "survival")
+    row = next(
+        r for r in tables.records(tables.task_table({}, both)) if r["encoder"] == "b" and r["task"] == "survival"
+    )
     assert row["reason"].startswith("defined for 2 of 3 labels, so its mean would not compare")
 
 

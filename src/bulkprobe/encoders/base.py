@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -67,6 +68,14 @@ def resolve_options(card: Card, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**card.defaults, **given}
 
 
+def whole_number(card: Card, options: Mapping[str, Any], key: str, least: int) -> int:
+    """Return an option that must be a whole number of at least `least`."""
+    value = options[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"encoder {card.name}: option {key} is {value!r}, expected a whole number of at least {least}")
+    return value
+
+
 def require_scale(card: Card, scale: str) -> None:
     """Refuse a cohort whose expression scale the encoder cannot read."""
     if scale not in card.scales:
@@ -115,4 +124,7 @@ def log_expression_session(card: Card, var: pd.DataFrame, scale: str, attributes
     in_tpm = scale in ("counts", "tpm")
     layer = "tpm" if scale == "counts" else "X"
     values = "log2(TPM + 1)" if in_tpm else "z-score" if scale == "zscore" else f"log2({scale} + 1)"
-    return LogExpression(len(var), layer, scale, {"values": values, "gene_coverage": 1.0, **attributes})
+    # Columns are genes by position, so a probe fits only embeddings of the same genes in the same order.
+    genes = hashlib.sha256("\n".join(str(name) for name in var.index).encode()).hexdigest()
+    shared = {"values": values, "gene_coverage": 1.0, "genes_sha256": genes}
+    return LogExpression(len(var), layer, scale, {**shared, **attributes})

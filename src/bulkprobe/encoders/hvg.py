@@ -10,7 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from bulkprobe.encoders.base import LOG_SCALES, Card, LogExpression, log_expression_session, resolve_options
+from bulkprobe.encoders.base import (
+    LOG_SCALES,
+    Card,
+    LogExpression,
+    log_expression_session,
+    resolve_options,
+    whole_number,
+)
 
 CARD = Card(
     name="hvg",
@@ -32,7 +39,7 @@ class Hvg:
         """Prepare for a cohort; `genes` is the number of genes that the probe keeps."""
         chosen = resolve_options(CARD, options)
         return log_expression_session(
-            CARD, var, scale, {"probe_transform": {"kind": "hvg", "size": int(chosen["genes"])}}
+            CARD, var, scale, {"probe_transform": {"kind": "hvg", "size": whole_number(CARD, chosen, "genes", 1)}}
         )
 
 

@@ -10,7 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from bulkprobe.encoders.base import LOG_SCALES, Card, LogExpression, log_expression_session, resolve_options
+from bulkprobe.encoders.base import (
+    LOG_SCALES,
+    Card,
+    LogExpression,
+    log_expression_session,
+    resolve_options,
+    whole_number,
+)
 
 CARD = Card(
     name="pca",
@@ -31,7 +38,7 @@ class Pca:
     def start(self, var: pd.DataFrame, obs: pd.DataFrame, scale: str, options: Mapping[str, Any]) -> LogExpression:
         """Prepare for a cohort; `components` is the number of components that the probe keeps."""
         chosen = resolve_options(CARD, options)
-        transform = {"kind": "pca", "size": int(chosen["components"])}
+        transform = {"kind": "pca", "size": whole_number(CARD, chosen, "components", 1)}
         return log_expression_session(CARD, var, scale, {"probe_transform": transform})
 
 

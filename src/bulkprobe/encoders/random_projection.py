@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bulkprobe.encoders.base import LOG_SCALES, Card, LogExpression, log_expression_session, resolve_options
+from bulkprobe.encoders.base import (
+    LOG_SCALES,
+    Card,
+    LogExpression,
+    log_expression_session,
+    resolve_options,
+    whole_number,
+)
 
 CARD = Card(
     name="random_projection",
@@ -51,12 +58,14 @@ class RandomProjection:
     def start(self, var: pd.DataFrame, obs: pd.DataFrame, scale: str, options: Mapping[str, Any]) -> Projection:
         """Prepare for a cohort; `width` directions drawn with `draw_seed`."""
         chosen = resolve_options(CARD, options)
-        width, seed = int(chosen["width"]), int(chosen["draw_seed"])
+        width, seed = whole_number(CARD, chosen, "width", 1), whole_number(CARD, chosen, "draw_seed", 0)
         transform = {"probe_transform": {"kind": "none"}}
         inner = log_expression_session(CARD, var, scale, transform)
         names = var.ensembl_id.where(var.ensembl_id.astype(bool) & var.ensembl_id.notna(), var.symbol)
         matrix = np.stack([_weights(str(name), seed, width) for name in names]) / np.sqrt(width)
-        return Projection(inner, matrix.astype(np.float32), width, inner.layer, inner.attributes)
+        # A gene's weights hang on its name, so neither order nor number of the genes matters to a probe.
+        attributes = {key: value for key, value in inner.attributes.items() if key != "genes_sha256"}
+        return Projection(inner, matrix.astype(np.float32), width, inner.layer, attributes)
 
 
 def _weights(name: str, seed: int, width: int) -> np.ndarray:
