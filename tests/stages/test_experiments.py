@@ -35,18 +35,19 @@ def interpreter_with(package: Path, folder: Path) -> Path:
     libraries.mkdir(parents=True)
     (libraries / "editable.pth").write_text(f"{package}\n")
     seen = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    start = f"import site, sys\nfor path in {[*seen, str(libraries)]!r}:\n    site.addsitedir(path)\n"
+    start = f"import site, sys\nfor path in {[str(libraries), *seen]!r}:\n    site.addsitedir(path)\n"
     (folder / "start").mkdir()
     bin_folder = folder / "bin"
     bin_folder.mkdir()
-    # A `python` in front of the search path that loads the .pth files as an installed package would be loaded.
+    # A `python` in front of the search path that loads the .pth files as an installed package would be loaded, and
+    # none of its own (-S): the checkout under test may itself be installed in editable fashion.
     (folder / "start" / "run.py").write_text(
         f"{start}import runpy\nsys.argv = sys.argv[1:]\nmodule = sys.argv[0]\n"
         "runpy.run_module(module, run_name='__main__', alter_sys=True)\n"
     )
     script = bin_folder / "python"
     script.write_text(
-        f'#!/bin/sh\n[ "$1" = -m ] && shift && exec "{sys.executable}" -P "{folder / "start" / "run.py"}" "$@"\n'
+        f'#!/bin/sh\n[ "$1" = -m ] && shift && exec "{sys.executable}" -P -S "{folder / "start" / "run.py"}" "$@"\n'
         f'exec "{sys.executable}" "$@"\n'
     )
     script.chmod(0o755)
