@@ -73,13 +73,20 @@ def card_of(name: str, params: Params) -> dict[str, Any]:
         "title": card.title,
         "kind": card.kind,
         "pooling": card.pooling,
-        "width": attributes.get("width"),
+        "width": probed_width(attributes),
         "untrained": bool(attributes.get("untrained", False)),
         "pretraining": card.pretraining,
         "licence": card.licence_weights,
         "coverage": attributes.get("gene_coverage") if card.kind == "foundation" else None,
         "absent": attributes.get("absent"),
     }
+
+
+def probed_width(attributes: Mapping[str, Any]) -> int | None:
+    """The dimensions that the probe sees: those of the store, or what its PCA or choice of genes leaves of them."""
+    width = attributes.get("width")
+    size = (attributes.get("probe_transform") or {}).get("size")
+    return width if width is None or size is None else min(int(width), int(size))
 
 
 def flow_rows(cohort: Cohort) -> list[dict[str, Any]]:
