@@ -15,6 +15,7 @@ from bulkprobe.probes.transform import Transform
 from bulkprobe.sources.simulate import Simulation, simulate
 from bulkprobe.splits import Cohort, assemble
 
+Result = tuple[dict[str, Any], pd.DataFrame]  # metrics by label, predictions
 PENALTIES = [1.0, 0.1, 0.01, 0.001, 0.0001]
 
 
@@ -48,7 +49,7 @@ def people(seed: int, patients: int, genes: int) -> People:
     )
 
 
-def mutation_study(who: People, labels: pd.DataFrame, transform: Transform, seed: int) -> dict[str, Any]:
+def mutation_study(who: People, labels: pd.DataFrame, transform: Transform, seed: int) -> Result:
     """Split and probe mutation labels ("<cohort>/<gene>", NA where not profiled) by the whole nested procedure."""
     cohorts = []
     for name in dict.fromkeys(label.split("/")[0] for label in labels.columns):
@@ -56,13 +57,12 @@ def mutation_study(who: People, labels: pd.DataFrame, transform: Transform, seed
         own = own.rename(columns=lambda label: label.split("/")[1])
         cohorts.append(Cohort("mutation", name, who.types.loc[own.index], own, who.sites.loc[own.index]))
     splits = assemble(cohorts, inner_folds=3, seed=seed)
-    metrics, _ = probe_mutation(
+    return probe_mutation(
         who.rows, who.ids, who.types, labels, splits, transform=transform, penalties=PENALTIES, n_jobs=1
     )
-    return metrics
 
 
-def survival_study(who: People, kinds: list[str], transform: Transform, seed: int, order: np.ndarray) -> dict[str, Any]:
+def survival_study(who: People, kinds: list[str], transform: Transform, seed: int, order: np.ndarray) -> Result:
     """Split and probe OS in some cancer types; `order` shuffles the outcomes of each type's patients."""
     table = who.drawn.patients.set_index("patient_id").loc[who.ids]
     parts, cohorts = [], []
@@ -78,7 +78,7 @@ def survival_study(who: People, kinds: list[str], transform: Transform, seed: in
         cohorts.append(Cohort("survival", kind, who.types.loc[ids], events, who.sites.loc[ids]))
     splits = assemble(cohorts, inner_folds=3, seed=seed)
     survival = pd.concat(parts, ignore_index=True)
-    metrics, _, _ = probe_survival(
+    metrics, _, predictions = probe_survival(
         who.rows, who.ids, survival, splits, transform=transform, penalties=PENALTIES, n_jobs=1
     )
-    return metrics
+    return metrics, predictions

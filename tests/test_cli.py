@@ -261,7 +261,7 @@ def test_a_bad_setting(run: Run, tmp_path: Path, setting: str, said: str) -> Non
     [
         ("expression: [1", "is not valid YAML"),
         ("- a\n- b\n", "holds list, but a mapping (expression, samples, …) was expected"),
-        ("", "holds NoneType, but a mapping"),
+        ("", "is empty: write expression"),
         ("cohort: {files: null}", "holds NoneType, but a mapping"),
         ("expressoin: x.tsv", "unknown key 'expressoin' (did you mean 'expression'?)"),
         ("files: {expression: x.tsv, expression_scale: tpm, samples: s.tsv}", "no such file: "),
@@ -307,3 +307,19 @@ def test_usage_errors_have_status_two(run: Run) -> None:
     assert done.status == 2
     assert "--input" in done.err
     assert "Traceback" not in done.err
+
+
+def test_nothing_foreign_is_replaced(run: Run, tmp_path: Path) -> None:
+    config = write_lab(tmp_path)
+    refused(run("cohort", "--files", config, "--output", tmp_path), "is no cohort folder (it holds lab.yaml")
+    refused(run("cohort", "--files", config, "--output", config), "is a file")
+    folder = tmp_path / "cohort"
+    for _ in range(2):  # an older cohort may be replaced
+        assert run("cohort", "--files", config, "--output", folder).status == 0
+    refused(run("embed", "burden", "--input", folder, "--output", folder), "is no embedding store")
+    refused(run("embed", "burden", "--input", folder, "--output", config), "is a file")
+    assert run("check", folder).status == 0
+    config.write_bytes(b"samples: K\xf6ln")
+    refused(run("cohort", "--files", config, "--output", folder), "is not valid YAML")
+    config.write_text("# nothing\n")
+    refused(run("cohort", "--files", config, "--output", folder), "is empty")

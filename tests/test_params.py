@@ -75,8 +75,8 @@ def test_penalties_must_be_positive(tmp_path: Path, content: dict[str, Any]) -> 
 
 def test_two_problems_are_both_told(tmp_path: Path, content: dict[str, Any]) -> None:
     content["splits"]["n_splits"] = "many"
-    content["embed"]["device"] = "gpu"
-    with pytest.raises(UserError, match=r"splits\.n_splits is 'many'.*embed\.device is 'gpu'"):
+    content["splits"]["scheme"] = "year"
+    with pytest.raises(UserError, match=r"splits\.n_splits is 'many'.*splits\.scheme is 'year'"):
         load_params(save(tmp_path, content))
 
 

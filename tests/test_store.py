@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from bulkprobe.errors import UserError
 from bulkprobe.files import tree_hash
@@ -119,6 +121,42 @@ def test_vectors_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None
     save(tmp_path / "a.zarr", iter([(s, broken[s : s + SHARD]) for s in (0, 8, 16)]))
     with pytest.raises(UserError, match="NaN or infinite vectors for S4"):
         read_store(tmp_path / "a.zarr")
+
+
+def test_a_shard_of_zeros_is_a_shard(tmp_path: Path) -> None:
+    zeros = VECTORS.copy()
+    zeros[8:] = 0
+    save(tmp_path / "a.zarr", iter([(s, zeros[s : s + SHARD]) for s in (0, 8, 16)]))
+    np.testing.assert_array_equal(read_store(tmp_path / "a.zarr").embedding, zeros)
+
+
+def test_a_damaged_shard_is_refused_by_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    save(path)
+    shard = path / "embedding" / "c" / "1" / "0"
+    shard.write_bytes(shard.read_bytes()[:-7])
+    with pytest.raises(UserError, match="the shard at row 8 cannot be read"):
+        read_store(path)
+    assert not is_finished(path, sample_ids=NAMES, width=WIDTH, attributes=ATTRIBUTES)
+
+
+def test_a_finished_store_is_verified_without_holding_its_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.zarr"
+    save(path)
+    rows: list[int] = []
+    read = zarr.Array.__getitem__
+
+    def counted(array: zarr.Array, selection: Any) -> Any:
+        part = read(array, selection)
+        rows.append(len(part) if np.ndim(part) == 2 else 0)
+        return part
+
+    monkeypatch.setattr(zarr.Array, "__getitem__", counted)
+    assert is_finished(path, sample_ids=NAMES, width=WIDTH, attributes=ATTRIBUTES)
+    assert sum(rows) == ROWS
+    assert max(rows) == SHARD
 
 
 def test_missing_samples_are_named(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def predict_store(probes: Path, store: Path, output: Path) -> pd.DataFrame:
         raise UserError(f"{store} holds no embeddings ({vectors.absent}): give a store that does")
     parts = []
     for fitted in saving.load_probe(probes):
-        for key in ("model", "options", "checkpoint_sha256", "genes_sha256", "categories"):
+        for key in ("model", "options", "checkpoint_sha256", "values", "genes_sha256", "categories", "msi", "subtypes"):
             trained, given = fitted.encoder.get(key), vectors.attributes.get(key)
             if trained != given:
                 raise UserError(

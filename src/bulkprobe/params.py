@@ -68,11 +68,9 @@ class Splits(Section):
 
 
 class Embed(Section):
-    """How embeddings are computed and stored; none of these changes a number beyond `precision`."""
+    """How embeddings are stored; this changes no number."""
 
     shard_size: int = Field(ge=1)
-    device: Literal["cpu", "cuda"]
-    precision: Literal["float32", "bfloat16"]
 
 
 class EncoderEntry(Section):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,9 @@ def write_store(
 ) -> None:
     """Write or finish a store; `shards` yields (first row, vectors) and may skip what `missing_shards` left out."""
     aside = _aside(path)
-    group = _open_aside(aside, sample_ids, width, attributes, shard_size)
-    array = _array(group)
+    # Zarr leaves out chunks of zeros, but a shard that is not there counts as not yet written.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        array = _array(_open_aside(aside, sample_ids, width, attributes, shard_size))
     for start, vectors in shards:
         expected = (min(shard_size, len(sample_ids) - start), width)
         if vectors.shape != expected:
@@ -102,15 +103,19 @@ def prepare_store(
 
 
 def is_finished(path: Path, *, sample_ids: Sequence[str], width: int, attributes: Mapping[str, Any]) -> bool:
-    """Whether `path` is a complete store of exactly this input."""
+    """Whether `path` is a complete store of exactly this input; its vectors are looked at shard by shard."""
     if not (path / "zarr.json").is_file():
         return False
+    group = zarr.open_group(str(path), mode="r")
+    if {key: value for key, value in group.attrs.items() if key != "format"} != _plain(attributes):
+        return False
     try:
-        found = read_store(path)
+        array, names = _verified(path, group)
+        for _ in _shards_of(path, array, names):
+            pass
     except UserError:
         return False
-    same = {k: v for k, v in found.attributes.items() if k != "format"} == _plain(attributes)
-    return same and found.sample_id == list(sample_ids) and found.embedding.shape == (len(sample_ids), width)
+    return names == list(sample_ids) and array.shape == (len(sample_ids), width)
 
 
 def read_store(path: Path) -> Store:
@@ -121,20 +126,10 @@ def read_store(path: Path) -> Store:
     attributes = dict(group.attrs)
     if attributes.get("absent") is not None:
         return Store(np.empty((0, 0), dtype=np.float32), [], attributes)
-    if "embedding" not in group or "sample_id" not in group:
-        raise UserError(f"{path} is a Zarr group without `embedding` and `sample_id`, so it is no embedding store")
-    array = _array(group)
-    n_shards = -(-array.shape[0] // array.shards[0]) if array.shards else 0
-    present = len(list((path / "embedding" / "c").glob("*/0")))
-    if present != n_shards:
-        raise UserError(f"{path} holds {present} of {n_shards} shards: run the embedding again, it resumes")
-    vectors = np.asarray(array[:], dtype=np.float32)
-    names = [str(name) for name in _read_names(group)]
-    if len(names) != len(vectors):
-        raise UserError(f"{path} has {len(vectors)} vectors but {len(names)} sample ids: embed again")
-    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(broken):
-        raise UserError(f"{path} has NaN or infinite vectors for {some(names[i] for i in broken)}: embed again")
+    array, names = _verified(path, group)
+    vectors = np.empty(array.shape, dtype=np.float32)
+    for start, part in _shards_of(path, array, names):
+        vectors[start : start + len(part)] = part
     return Store(vectors, names, attributes)
 
 
@@ -145,6 +140,37 @@ def read_attributes(path: Path) -> dict[str, Any]:
     group = zarr.open_group(str(path), mode="r")
     width = _array(group).shape[1] if "embedding" in group else None
     return {**group.attrs, "width": width}
+
+
+def _verified(path: Path, group: zarr.Group) -> tuple[zarr.Array[Any], list[str]]:
+    """The array and the sample ids of a store that has all its shards."""
+    if "embedding" not in group or "sample_id" not in group:
+        raise UserError(f"{path} is a Zarr group without `embedding` and `sample_id`, so it is no embedding store")
+    array = _array(group)
+    n_shards = -(-array.shape[0] // array.shards[0]) if array.shards else 0
+    present = len(list((path / "embedding" / "c").glob("*/0")))
+    if present != n_shards:
+        raise UserError(f"{path} holds {present} of {n_shards} shards: run the embedding again, it resumes")
+    names = [str(name) for name in _read_names(group)]
+    if len(names) != array.shape[0]:
+        raise UserError(f"{path} has {array.shape[0]} vectors but {len(names)} sample ids: embed again")
+    return array, names
+
+
+def _shards_of(path: Path, array: zarr.Array[Any], names: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
+    """First row and vectors of each shard in turn; UserError where one is not finite."""
+    size = array.shards[0] if array.shards else array.shape[0]
+    for start in range(0, array.shape[0], size):
+        try:
+            part = np.asarray(array[start : start + size], dtype=np.float32)
+        except (ValueError, RuntimeError) as damage:  # cut short, or bytes changed: checksum and Zstandard notice
+            raise UserError(f"{path}: the shard at row {start} cannot be read ({damage}): embed again") from damage
+        broken = np.flatnonzero(~np.isfinite(part).all(axis=1))
+        if len(broken):
+            raise UserError(
+                f"{path} has NaN or infinite vectors for {some(names[start + int(i)] for i in broken)}: embed again"
+            )
+        yield start, part
 
 
 def _aside(path: Path) -> Path:

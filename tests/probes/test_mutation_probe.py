@@ -89,6 +89,14 @@ def test_too_few_positives_are_null_with_counts(study: Study) -> None:
     )
 
 
+def test_where_no_hypermutation_is_known_there_is_no_result_without_it(study: Study) -> None:
+    nothing = pd.Series(pd.NA, index=study.hypermutated.index, dtype="boolean")
+    part = run(study, labels=study.labels[[STRONG]], hypermutated=nothing)[0][STRONG]["without_hypermutated"]
+    assert part["mean"] is None
+    assert part["reason"] == "hypermutation is not known in this cohort"
+    assert part["n"] is None
+
+
 def test_neither_order_nor_processes_change_a_byte(study: Study) -> None:
     first = run(study)
     assert same(run(study, n_jobs=2), first)

@@ -10,15 +10,16 @@ import pytest
 from bulkprobe.errors import UserError
 from bulkprobe.files import read_json, tree_hash
 from bulkprobe.sources import simulate_files
-from bulkprobe.sources.simulate import (
+from bulkprobe.sources.simulate import Simulation, simulate
+from bulkprobe.sources.simulate_plan import (
     EFFECTS,
+    LEAST_EVENTS,
+    LEAST_PATIENTS,
     LEAST_POSITIVES,
     PROGRAMS,
     WITHIN_TYPE,
-    Simulation,
     cancer_figures,
     gene_facts,
-    simulate,
 )
 
 
@@ -57,6 +58,29 @@ def test_every_probed_type_has_a_hundred_patients_and_every_label_thirty(drawn: 
         for gene in genes:
             positives = drawn.mutated[gene][table.profiled & (table.cancer_type == code)].sum()
             assert positives >= LEAST_POSITIVES, (code, gene)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 5, 11, 19, 22])  # drops by chance would leave too few in each of these
+def test_enough_is_left_after_the_drops_of_the_cohort(seed: int) -> None:
+    drawn = simulate(patients=2130, genes=300, seed=seed)
+    table, figures = drawn.patients, cancer_figures()
+    marked = drawn.samples.patient[drawn.samples.do_not_use & drawn.samples.sample_type.isin(["01", "03", "06"])]
+    left = table[~table.redacted & ~table.index.isin(marked)]
+    followed = left[left.os_time > 0]
+    for code in figures.index[figures.probed_events == 1]:
+        rows = followed[followed.cancer_type == code]
+        assert len(rows) >= LEAST_PATIENTS, code
+        assert rows.os_event.sum() >= LEAST_EVENTS, code
+        assert rows.pfi_event.sum() >= LEAST_EVENTS, code
+    for code, genes in WITHIN_TYPE.items():
+        rows = left[left.profiled & (left.cancer_type == code)]
+        assert len(rows) >= LEAST_PATIENTS, code
+        for gene in genes:
+            assert drawn.mutated.loc[rows.index, gene].sum() >= LEAST_EVENTS, (code, gene)
+    assert len(marked)
+    assert table.redacted.any()
+    assert (table.os_time == 0).any()
+    assert table.os_time.isna().any()
 
 
 def test_frequencies_event_rates_and_follow_up_are_near_the_published_ones(drawn: Simulation) -> None:

@@ -112,7 +112,7 @@ def test_real_data_and_a_run_without_encoders_have_no_planted_rows(truth: Path, 
 
 def test_undefined_splits_are_left_out_of_the_mean() -> None:
     table = pd.DataFrame({"split": [0, 0, 1, 1], "truth": [True, True, True, False], "score": [1.0, 2.0, 2.0, 1.0]})
-    from bulkprobe.stages.planted import _auroc
+    from bulkprobe.stages.planted import auroc_of
 
-    assert mean_over_splits(table, _auroc) == 1.0
-    assert mean_over_splits(table[table.split == 0], _auroc) is None
+    assert mean_over_splits(table, auroc_of) == 1.0
+    assert mean_over_splits(table[table.split == 0], auroc_of) is None

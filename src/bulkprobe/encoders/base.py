@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from bulkprobe.errors import UserError, some
-from bulkprobe.preprocess.normalise import log_expression
+from bulkprobe.preprocess.normalise import COUNTS_ALONE, log_expression
 
 # Scales that the expression baselines can take; z-scores stay as they are.
-LOG_SCALES = ("counts", "tpm", "rsem_normalised", "zscore")
+LOG_SCALES = ("counts", COUNTS_ALONE, "tpm", "rsem_normalised", "zscore")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ def log_expression_session(card: Card, var: pd.DataFrame, scale: str, attributes
     require_scale(card, scale)
     in_tpm = scale in ("counts", "tpm")
     layer = "tpm" if scale == "counts" else "X"
-    values = "log2(TPM + 1)" if in_tpm else "z-score" if scale == "zscore" else f"log2({scale} + 1)"
+    kinds = {"zscore": "z-score", COUNTS_ALONE: "log2(CPM + 1)"}
+    values = "log2(TPM + 1)" if in_tpm else kinds.get(scale, f"log2({scale} + 1)")
     # Columns are genes by position, so a probe fits only embeddings of the same genes in the same order.
     genes = hashlib.sha256("\n".join(str(name) for name in var.index).encode()).hexdigest()
     shared = {"values": values, "gene_coverage": 1.0, "genes_sha256": genes}

@@ -63,7 +63,7 @@ class RandomProjection:
         inner = log_expression_session(CARD, var, scale, transform)
         names = var.ensembl_id.where(var.ensembl_id.astype(bool) & var.ensembl_id.notna(), var.symbol)
         matrix = np.stack([_weights(str(name), seed, width) for name in names]) / np.sqrt(width)
-        # A gene's weights hang on its name, so neither order nor number of the genes matters to a probe.
+        # A gene's weights hang on its name, so the order of the genes does not matter to a probe.
         attributes = {key: value for key, value in inner.attributes.items() if key != "genes_sha256"}
         return Projection(inner, matrix.astype(np.float32), width, inner.layer, attributes)
 

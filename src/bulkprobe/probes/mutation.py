@@ -52,8 +52,9 @@ def probe_mutation(
     embedding: (n_patients, width), a row for each of `patients`. types: cancer type by patient id. labels: index
     patient id, columns "<cohort>/<gene>", values bool, NA where not profiled (left out, never wild type).
     splits: the table of `splits.assemble`. hypermutated: bool or NA by patient id; only patients flagged True are
-    left out of "without_hypermutated". That and "informative_types" are other sets of test patients, scored by the
-    same models. A label with fewer than min_positives positives or negatives is not probed: null with counts.
+    left out of "without_hypermutated", which is null where no flag of the label's patients is known. That and
+    "informative_types" are other sets of test patients, scored by the same models. A label with fewer than
+    min_positives positives or negatives is not probed: null with counts.
 
     Returns the "labels" part of the metrics file and the predictions; a score is the linear predictor, that is
     log-odds, higher = more likely mutated. Byte-equal for any order of patients and any n_jobs.
@@ -63,10 +64,9 @@ def probe_mutation(
     parts = units.parts_of(splits, "mutation", [str(label) for label in labels.columns], index)
     truth = _truth(labels, index, parts)
     kind = units.by_patient(types, index, "the cancer types")
-    flagged = None
+    flags = None
     if hypermutated is not None:
-        flags = units.by_patient(hypermutated, index, "the hypermutation flags")
-        flagged = flags.astype("boolean").fillna(False).to_numpy(dtype=bool)
+        flags = units.by_patient(hypermutated, index, "the hypermutation flags").astype("boolean")
     known = {label: _known(parts[label], truth[label]) for label in parts}
     too_few = {label: _too_few(truth[label], rows, min_positives) for label, rows in known.items()}
     _check_types(kind, known)
@@ -76,6 +76,10 @@ def probe_mutation(
     names = index.to_numpy(dtype=object)
     for label, of_label in parts.items():
         status = truth[label].to_numpy(dtype=float, na_value=np.nan) == 1.0
+        flagged = None
+        # A cohort whose burden nobody knows has no result without its hypermutated tumours.
+        if flags is not None and flags.iloc[known[label]].notna().any():
+            flagged = flags.fillna(False).to_numpy(dtype=bool)
         metrics[label] = _label_metrics(
             label, of_label, scored, known[label], status, kind.to_numpy(dtype=object), flagged, too_few[label]
         )

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg
 
+from bulkprobe.errors import UserError
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -18,7 +20,7 @@ SEARCH_STEPS = 40  # points a line search may try; two or three are usual
 ROUNDING = 1e-13  # increase of an objective (nats per patient, or relative) that is put down to rounding
 
 
-class ConvergenceError(RuntimeError):
+class ConvergenceError(UserError):
     """A solver reached its limit of iterations; the message names the worst problem."""
 
 

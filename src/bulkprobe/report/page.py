@@ -26,6 +26,7 @@ NOT_YET = (
     "every embedding at one common width",
     "what an embedding adds to age, sex and stage",
     "how far bulk samples lie from what the models were trained on",
+    "Uno's C beside Harrell's",
 )
 
 

@@ -41,7 +41,7 @@ BLOCKS = {
 
 
 # Types that stand beside their merger, where both are probed, and not in the mean.
-MERGED = {"GBMLGG": ("GBM", "LGG"), "COADREAD": ("COAD", "READ")}
+MERGED = {"GBMLGG": ("GBM", "LGG"), "COADREAD": ("COAD", "READ"), "RCC": ("KIRC", "KIRP", "KICH")}
 
 
 def summarise(mutation: Mapping[str, Metrics], survival: Mapping[str, Metrics]) -> Summary:

@@ -11,49 +11,43 @@ The model, gene g in sample i of patient p with cancer type t, taken at tissue s
     log hazard_p = prognosis_t * (activity_p,prognosis - offset) + 0.25 * age
 
 so mutation shifts known programs (strongly, weakly, or not at all), and one program carries prognosis in some
-cancer types only. Hypermutated tumours carry passengers in every gene but no program of their own.
+cancer types only. Hypermutated tumours carry many passengers in the other genes and are three times as likely to be
+mutated in a labelled one; they have no program of their own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bulkprobe.errors import UserError
-
-GENES = ("TP53", "PIK3CA", "KRAS", "EGFR", "PBRM1", "BAP1")
-# Shift of the gene's program in mutated tumours, in standard deviations of its activity.
-EFFECTS = {"TP53": 2.6, "KRAS": 2.4, "PBRM1": 1.0, "PIK3CA": 0.8, "EGFR": 0.0, "BAP1": 0.0}
-STRENGTHS = {
-    "TP53": "strong",
-    "KRAS": "strong",
-    "PBRM1": "weak",
-    "PIK3CA": "weak",
-    "EGFR": "none",
-    "BAP1": "none",
-}
-PROGRAMS = ("TP53", "KRAS", "PBRM1", "PIK3CA", "prognosis")  # the remaining programs are mere co-expression
-N_PROGRAMS = 20
-# Log hazard per standard deviation of the prognostic program.
-PROGNOSIS = {
-    "KIRC": 1.1, "KIRP": 1.1, "LIHC": 1.1, "GBM": 0.9, "LGG": 0.9, "LUAD": 0.9, "BRCA": 0.5, "PAAD": 0.5, "BLCA": 0.5,
-}  # fmt: skip
-PROGNOSIS_SHARE = 4.0  # genes of the prognostic program, in units of the other programs
-AGE_EFFECT = 0.25  # log hazard per standard deviation of age, in every type
-WEIBULL_SHAPE = 1.2
-# Labels probed within types: each gets at least this many positives where the type has 100 patients.
-WITHIN_TYPE = {
-    "BRCA": ("TP53", "PIK3CA"), "COAD": ("KRAS", "TP53"), "LUAD": ("EGFR", "KRAS"), "KIRC": ("PBRM1", "BAP1"),
-}  # fmt: skip
-LEAST_POSITIVES = 31
-HYPERMUTATED = {"UCEC": 0.10, "COAD": 0.10, "STAD": 0.08, "SKCM": 0.05}
-UNPROFILED, REDACTED, ZERO_TIME, MISSING_TIME = 0.04, 0.005, 0.009, 0.006
-SEX_GENES = {"XIST": "female", "RPS4Y1": "male", "DDX3Y": "male", "KDM5D": "male", "UTY": "male"}
-LIBRARY_MEDIAN, LIBRARY_SD = 4.5e7, 0.35  # counts a sample; sd of the natural log
+from bulkprobe.sources.simulate_counts import draw_counts
+from bulkprobe.sources.simulate_plan import (
+    AGE_EFFECT,
+    EFFECTS,
+    GENES,
+    HYPERMUTATED,
+    LEAST_EVENTS,
+    LEAST_PATIENTS,
+    LEAST_POSITIVES,
+    LIBRARY_MEDIAN,
+    LIBRARY_SD,
+    MISSING_TIME,
+    N_PROGRAMS,
+    PROGNOSIS,
+    PROGRAMS,
+    REDACTED,
+    SEX_GENES,
+    UNPROFILED,
+    WEIBULL_SHAPE,
+    WITHIN_TYPE,
+    ZERO_TIME,
+    cancer_figures,
+    gene_facts,
+)
 
 
 @dataclass(frozen=True)
@@ -67,20 +61,6 @@ class Simulation:
     counts: np.ndarray
     loadings: pd.DataFrame
     scores: pd.DataFrame
-
-
-def gene_facts() -> pd.DataFrame:
-    """Return the carried gene facts: ensembl_id, symbol, length (bp)."""
-    path = resources.files("bulkprobe.sources") / "tables" / "genes.tsv.gz"
-    with resources.as_file(path) as file:
-        return pd.read_csv(file, sep="\t", comment="#", compression="gzip")
-
-
-def cancer_figures() -> pd.DataFrame:
-    """Return the carried figures of TCGA cancer types, indexed by study code."""
-    path = resources.files("bulkprobe.sources") / "tables" / "cancer_types.tsv"
-    with resources.as_file(path) as file:
-        return pd.read_csv(file, sep="\t", comment="#", index_col="code")
 
 
 def simulate(*, patients: int, genes: int, seed: int) -> Simulation:
@@ -102,9 +82,11 @@ def simulate(*, patients: int, genes: int, seed: int) -> Simulation:
     table = _draw_patients(figures, patients, streams[1])
     mutated = _draw_mutations(table, figures, streams[2])
     activity, offsets = _draw_activity(table, mutated, figures, streams[3])
-    _draw_survival(table, activity - offsets, figures, streams[4])
+    untimed = _draw_survival(table, activity - offsets, figures, streams[4])
     samples = _draw_samples(table, streams[5])
-    counts, loadings = _draw_counts(chosen, table, samples, activity, figures, seed)
+    _spare(table, mutated, samples, untimed, figures)
+    _spoil_times(table, untimed)
+    counts, loadings = draw_counts(chosen, table, samples, activity, figures, seed)
     scores = _true_scores(table, activity - offsets, figures)
     return Simulation(chosen, table, mutated, samples, counts, loadings, scores)
 
@@ -196,8 +178,13 @@ def _draw_activity(
     return activity, offsets
 
 
-def _draw_survival(table: pd.DataFrame, activity: np.ndarray, figures: pd.DataFrame, rng: np.random.Generator) -> None:
-    """Add OS and PFI with the published event rates; adds `log_hazard`, the part that expression carries."""
+def _draw_survival(
+    table: pd.DataFrame, activity: np.ndarray, figures: pd.DataFrame, rng: np.random.Generator
+) -> pd.Series[str]:
+    """Add OS and PFI with the published event rates; adds `log_hazard`, the part that expression carries.
+
+    Returns whose follow-up is to be "zero" or "missing", for `_spoil_times`; "" for the others.
+    """
     k = PROGRAMS.index("prognosis")
     table["log_hazard"] = table.cancer_type.map(PROGNOSIS).fillna(0.0) * activity[:, k]
     for column in ("os_time", "os_event", "pfi_time", "pfi_event"):
@@ -224,7 +211,12 @@ def _draw_survival(table: pd.DataFrame, activity: np.ndarray, figures: pd.DataFr
         if np.isfinite(shrink):
             table.loc[index, "pfi_time"] = np.maximum(np.round(np.minimum(progression * shrink, time)), 1.0)
             table.loc[index, "pfi_event"] = ((progression * shrink < time) | event).astype(float)
-    zero, missing = kinds == 0, kinds == 1
+    return pd.Series(np.array(["zero", "missing", ""])[kinds], index=table.index)
+
+
+def _spoil_times(table: pd.DataFrame, untimed: pd.Series[str]) -> None:
+    """Set follow-up to zero days, or take it away."""
+    zero, missing = untimed == "zero", untimed == "missing"
     table.loc[zero, "os_time"] = np.where(table.os_time[zero].isna(), np.nan, 0.0)
     table.loc[zero & table.pfi_time.notna(), "pfi_time"] = 0.0
     table.loc[missing, ["os_time", "os_event", "pfi_time", "pfi_event"]] = np.nan
@@ -261,71 +253,35 @@ def _draw_samples(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame
     return samples.iloc[rng.permutation(len(samples))].reset_index(drop=True)
 
 
-def _draw_counts(
-    genes: pd.DataFrame,
-    table: pd.DataFrame,
-    samples: pd.DataFrame,
-    activity: np.ndarray,
-    figures: pd.DataFrame,
-    seed: int,
-) -> tuple[np.ndarray, pd.DataFrame]:
-    """Counts (genes × samples) and the program loadings (gene × program, 0 outside the program)."""
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 7]))
-    n_genes, n_samples = len(genes), len(samples)
-    free = np.flatnonzero(~genes.symbol.isin([*GENES, *SEX_GENES]))
-    loadings = np.zeros((N_PROGRAMS, n_genes))
-    # Programs do not overlap, so that the planted one is the only one of its genes. Prognosis is carried broadly, as
-    # by proliferation in real tumours.
-    order = rng.permutation(free)
-    shares = np.array([PROGNOSIS_SHARE if k == PROGRAMS.index("prognosis") else 1.0 for k in range(N_PROGRAMS)])
-    ends = np.round(np.cumsum(shares) / shares.sum() * 0.7 * len(order)).astype(int)
-    for k, members in enumerate(np.split(order[: ends[-1]], ends[:-1])):
-        strength = 1.0 if k == PROGRAMS.index("prognosis") else 0.6
-        loadings[k, members] = rng.normal(strength, 0.15, len(members))
-    tissue = {name: _sparse(rng, n_genes, 0.15, 1.2) for name in sorted(set(figures.tissue))}
-    by_type = {code: tissue[t] + _sparse(rng, n_genes, 0.10, 1.0) for code, t in figures.tissue.items()}
-    by_type["READ"] = by_type["COAD"]  # one disease molecularly
-    by_site = {site: _sparse(rng, n_genes, 0.30, 0.25) for site in sorted(set(table.site))}
-    mean = np.where(rng.random(n_genes) < 0.15, rng.normal(-10.0, 3.0, n_genes), rng.normal(4.0, 1.8, n_genes))
-    mean[genes.symbol.isin([*GENES])] = 4.0
-    dispersion = 0.05 + rng.gamma(2.0, 0.05, n_genes)
-    noise = rng.uniform(0.25, 0.6, n_genes)
-    who = samples.patient.to_numpy()
-    normal = (samples.sample_type == "11").to_numpy()
-    codes, sites = table.cancer_type.to_numpy()[who], table.site.to_numpy()[who]
-    acts = np.where(normal[:, None], rng.normal(size=(n_samples, N_PROGRAMS)), activity[who])
-    female = table.female.to_numpy()[who]
-    rate = np.empty((n_genes, n_samples), dtype=np.float32)
-    type_matrix = np.stack([by_type[c] for c in figures.index])
-    site_names = sorted(by_site)
-    site_matrix = np.stack([by_site[s] for s in site_names])
-    type_rows, site_rows = figures.index.get_indexer(codes), np.searchsorted(site_names, sites)
-    for start in range(0, n_genes, 512):  # by blocks of genes, each with its own stream
-        rows = slice(start, min(start + 512, n_genes))
-        block_rng = np.random.default_rng(np.random.SeedSequence([seed, 8, start]))
-        log2 = mean[rows, None] + type_matrix[type_rows][:, rows].T + site_matrix[site_rows][:, rows].T
-        log2 += (acts @ loadings[:, rows]).T
-        log2 += noise[rows, None] * block_rng.normal(size=log2.shape)
-        rate[rows] = np.exp2(log2)
-    for symbol, sex in SEX_GENES.items():
-        row = np.flatnonzero(genes.symbol == symbol)
-        rate[row] = np.where(female == (sex == "female"), rate[row] + 10.0, 0.002)
-    rate *= genes.length.to_numpy()[:, None]
-    rate *= (samples.library.to_numpy() / rate.sum(axis=0, dtype=np.float64)).astype(np.float32)
-    ambiguous = rng.random(n_genes) < 0.3  # genes that share reads: their expected counts are fractional
-    for start in range(0, n_genes, 512):
-        rows = slice(start, min(start + 512, n_genes))
-        block_rng = np.random.default_rng(np.random.SeedSequence([seed, 9, start]))
-        shape = 1.0 / dispersion[rows, None]
-        counts = block_rng.poisson(block_rng.gamma(shape, rate[rows] / shape)).astype(np.float64)
-        part = np.where(ambiguous[rows, None] & (counts > 0), block_rng.integers(-50, 51, counts.shape) / 100, 0.0)
-        rate[rows] = counts + part
-    names = [*PROGRAMS, *(f"module_{k}" for k in range(len(PROGRAMS), N_PROGRAMS))]
-    return rate, pd.DataFrame(loadings.T, index=genes.ensembl_id, columns=names)
+def _spare(
+    table: pd.DataFrame, mutated: pd.DataFrame, samples: pd.DataFrame, untimed: pd.Series[str], figures: pd.DataFrame
+) -> None:
+    """Undo drops where chance took so many that a probed type or a planted label would be too small.
 
-
-def _sparse(rng: np.random.Generator, n: int, fraction: float, sd: float) -> np.ndarray:
-    return np.where(rng.random(n) < fraction, rng.normal(0, sd, n), 0.0)
+    What is left after the drops of the stage `cohort` are LEAST_PATIENTS and LEAST_EVENTS in a type whose survival
+    is probed, and as many positives of a label that is probed within the type.
+    """
+    tumours = samples.sample_type.isin(["01", "03", "06"])
+    gone = table.redacted | table.index.isin(samples.patient[samples.do_not_use & tumours])
+    for code, rows in table.groupby("cancer_type", sort=True):
+        if len(rows) < LEAST_PATIENTS:
+            continue
+        here = table.cancer_type == code
+        wanted: list[tuple[pd.Series[bool], pd.Series[bool], int]] = []
+        if bool(figures.at[str(code), "probed_events"]):
+            dropped = gone | (untimed != "")
+            wanted += [(here & (table.os_event == 1), dropped, LEAST_EVENTS), (here, dropped, LEAST_PATIENTS)]
+        for gene in WITHIN_TYPE.get(str(code), ()):
+            wanted.append((here & table.profiled & mutated[gene], gone, LEAST_EVENTS))
+        spared: set[int] = set()
+        for members, dropped, least in wanted:
+            lost = members & dropped & ~table.index.isin(sorted(spared))
+            short = least - int(members.sum()) + int(lost.sum())
+            spared |= set(table.index[lost][: max(short, 0)])
+        chosen = sorted(spared)
+        table.loc[chosen, "redacted"] = False
+        samples.loc[samples.patient.isin(chosen), "do_not_use"] = False
+        untimed.loc[chosen] = ""
 
 
 def _true_scores(table: pd.DataFrame, activity: np.ndarray, figures: pd.DataFrame) -> pd.DataFrame:

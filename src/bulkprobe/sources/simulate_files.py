@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import openpyxl
@@ -16,38 +14,20 @@ import pyarrow as pa
 import pyarrow.csv
 
 from bulkprobe.files import atomic_folder, atomic_path, file_hash, write_json
-from bulkprobe.sources.headers import CDR_COLUMNS, MAF_COLUMNS
-from bulkprobe.sources.simulate import EFFECTS, PROGNOSIS, STRENGTHS, Simulation, simulate
+from bulkprobe.sources.headers import CDR_COLUMNS
+from bulkprobe.sources.simulate import Simulation, simulate
+from bulkprobe.sources.simulate_formats import aliquot_barcode, packed_text, write_rows
+from bulkprobe.sources.simulate_maf import write_maf
+from bulkprobe.sources.simulate_plan import EFFECTS, PROGNOSIS, STRENGTHS
 
 Unit = Callable[[np.ndarray, slice], np.ndarray]  # (counts of a block of genes, which genes) → values as published
 
 FLOOR = 0.001  # Xena's log2(TPM + 0.001)
-GZIP_LEVEL = 4
-MAF_ROWS = 20_000  # written at a time
 PSEUDOAUTOSOMAL = (
     "ENSGR0000182378.13",
     "ENSGR0000178605.13",
     "ENSGR0000167393.17",
 )  # in the Toil matrices, all zero
-
-
-# Where the labelled genes are hit, with the share of calls at hotspots as it is known from the tumours themselves.
-HOTSPOTS = {
-    "KRAS": (0.95, ("p.G12D", "p.G12V", "p.G12C", "p.G13D", "p.Q61H")),
-    "EGFR": (0.75, ("p.L858R", "p.E746_A750del", "p.G719A", "p.L861Q")),
-    "PIK3CA": (0.75, ("p.H1047R", "p.E545K", "p.E542K", "p.H1047L", "p.N345K")),
-    "TP53": (0.35, ("p.R175H", "p.R248Q", "p.R273H", "p.R282W")),
-}
-NON_SILENT = (
-    "Missense_Mutation",
-    "Nonsense_Mutation",
-    "Frame_Shift_Del",
-    "Splice_Site",
-    "In_Frame_Del",
-    "Frame_Shift_Ins",
-)
-NON_SILENT_SHARE = (0.82, 0.06, 0.05, 0.03, 0.02, 0.02)
-SILENT = ("Silent", "Intron", "3'UTR", "RNA", "Splice_Region")
 
 
 def fetch_simulated(raw: Path, truth: Path, *, patients: int, genes: int, seed: int) -> None:
@@ -63,9 +43,9 @@ def fetch_simulated(raw: Path, truth: Path, *, patients: int, genes: int, seed: 
         ]
         _write_matrices(folder, drawn, versions)
         _write_gtf(folder / "gencode.v23.annotation.gtf.gz", drawn.genes, versions, rng)
-        _write_maf(folder / "mc3.v0.2.8.PUBLIC.maf.gz", drawn, rng)
+        write_maf(folder / "mc3.v0.2.8.PUBLIC.maf.gz", drawn, rng)
         _write_cdr(folder / "TCGA-CDR-SupplementalTableS1.xlsx", drawn, rng)
-        _write_quality(folder / "merged_sample_quality_annotations.tsv", drawn)
+        _write_quality(folder / "merged_sample_quality_annotations.tsv", drawn, rng)
         _write_purity(folder / "TCGA_mastercalls.abs_tables_JSedit.fixed.txt", drawn, rng)
         listed = {
             p.name: {"bytes": p.stat().st_size, "sha256": file_hash(p), "url": None} for p in sorted(folder.iterdir())
@@ -96,130 +76,37 @@ def _write_matrices(folder: Path, drawn: Simulation, versions: list[str]) -> Non
 
 
 def _write_matrix(path: Path, ids: list[str], samples: list[str], counts: np.ndarray, unit: Unit) -> None:
-    with atomic_path(path) as aside, aside.open("wb") as file, _gzip(file) as packed:
+    with atomic_path(path) as aside, aside.open("wb") as file, packed_text(file) as packed:
         packed.write(("\t".join(["sample", *samples]) + "\n").encode())
         for start in range(0, len(ids), 256):
             rows = slice(start, min(start + 256, len(ids)))
             values = np.round(unit(counts[rows].astype(np.float64), rows), 4)
             table = pa.table([pa.array(ids[rows]), *values.T], names=["sample", *samples])
-            _write_rows(packed, table)
-
-
-def _write_rows(file: gzip.GzipFile, table: pa.Table) -> None:
-    options = pa.csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
-    pa.csv.write_csv(table, file, options)
-
-
-def _gzip(file: IO[bytes]) -> gzip.GzipFile:
-    return gzip.GzipFile(fileobj=file, mode="wb", compresslevel=GZIP_LEVEL, mtime=0, filename="")
+            write_rows(packed, table)
 
 
 def _write_gtf(path: Path, genes: pd.DataFrame, versions: list[str], rng: np.random.Generator) -> None:
-    """Two transcripts a gene whose exons overlap; their union is the gene's length."""
+    """Two transcripts a gene whose exons overlap; their union is the gene's length. PAR genes are on both X and Y."""
     lines = ["##description: evidence-based annotation of the human genome (GRCh38), version 23 (Ensembl 81)\n"]
     position = 10_000
-    for versioned, symbol, length in zip(versions, genes.symbol, genes.length, strict=True):
+    par = [(gene, f"PAR{number}", 1000, "chrY") for number, gene in enumerate(PSEUDOAUTOSOMAL, start=1)]
+    listed = [(v, s, n, "chr1") for v, s, n in zip(versions, genes.symbol, genes.length, strict=True)]
+    for number, (versioned, symbol, length, chromosome) in enumerate([*listed, *par], start=1):
         tag = f'gene_id "{versioned}"; gene_type "protein_coding"; gene_status "KNOWN"; gene_name "{symbol}"; level 2;'
         cut = int(rng.integers(length // 4, length // 2 + 1))
-        end = position + length + 500  # an intron of 500 bases
-        rows = [
-            ("gene", position, end - 1),
-            ("exon", position, position + cut - 1),
-            ("exon", position + cut + 500, end - 1),
-        ]
-        rows.append(("exon", position + cut + 500, position + cut + 500 + max(1, (length - cut) // 2) - 1))
-        lines.extend(f"chr1\tHAVANA\t{kind}\t{a}\t{b}\t.\t+\t.\t{tag}\n" for kind, a, b in rows)
+        second = position + cut + 500  # after an intron of 500 bases
+        end = position + length + 500
+        exons = {f"ENST{2 * number:011d}.1": [(position, position + cut - 1), (second, end - 1)]}
+        exons[f"ENST{2 * number + 1:011d}.1"] = [(second, second + max(1, (length - cut) // 2) - 1)]
+        rows = [("gene", position, end - 1, "")]
+        for transcript, places in exons.items():
+            name = f' transcript_id "{transcript}";'
+            rows.append(("transcript", places[0][0], places[-1][1], name))
+            rows.extend(("exon", first, last, name) for first, last in places)
+        lines.extend(f"{chromosome}\tHAVANA\t{kind}\t{a}\t{b}\t.\t+\t.\t{tag}{name}\n" for kind, a, b, name in rows)
         position = end + 1000
-    with atomic_path(path) as aside, aside.open("wb") as file, _gzip(file) as packed:
+    with atomic_path(path) as aside, aside.open("wb") as file, packed_text(file) as packed:
         packed.write("".join(lines).encode())
-
-
-def _aliquot(sample_id: str, analyte: str) -> str:
-    return f"{sample_id}A-11{analyte}-A{sum(map(ord, sample_id)) % 900 + 100}-07"
-
-
-def _write_maf(path: Path, drawn: Simulation, rng: np.random.Generator) -> None:
-    """Every profiled patient's calls: the labelled genes, passengers, silent ones; some calls fail the filter."""
-    calls: list[pd.DataFrame] = []
-    primary = drawn.samples[drawn.samples.sample_type.isin(["01", "03", "06"])]
-    sample_of = primary.sort_values("sample_type").groupby("patient").sample_id.first()
-    background = drawn.genes.symbol[~drawn.genes.symbol.isin(list(EFFECTS))].to_numpy()
-    table, mutated = drawn.patients, drawn.mutated.to_numpy()
-    whole_genome_amplified = rng.random(len(table)) < np.where(table.cancer_type.isin(["LAML", "OV"]), 0.8, 0.03)
-    for i in np.flatnonzero(table.profiled):
-        barcode = _aliquot(str(sample_of[i]), "W" if whole_genome_amplified[i] else "D")
-        hit = [gene for gene, is_mutated in zip(drawn.mutated.columns, mutated[i], strict=True) if is_mutated]
-        n = int(table.burden[i])
-        silent = rng.integers(3, 3 + max(2, n // 3))
-        symbols = [*hit, *rng.choice(background, n), *rng.choice(background, silent)]
-        classes = [
-            *["Missense_Mutation"] * len(hit),
-            *rng.choice(NON_SILENT, n, p=NON_SILENT_SHARE),
-            *rng.choice(SILENT, silent),
-        ]
-        # Wild-type labelled genes may still carry silent or filtered calls, which must not count.
-        for gene in EFFECTS:
-            if gene not in hit and rng.random() < 0.01:
-                symbols.append(gene)
-                classes.append("Silent")
-        verdict = "wga" if whole_genome_amplified[i] else "PASS"
-        filters = np.where(rng.random(len(symbols)) < 0.04, "oxog", verdict).astype(object)
-        filters[: len(hit)] = verdict
-        spared = [g for g in EFFECTS if g not in hit]
-        if spared and rng.random() < 0.03:
-            symbols.append(spared[0])
-            classes.append("Missense_Mutation")
-            filters = np.append(filters, "common_in_exac")
-        short = []
-        for symbol, kind in zip(symbols, classes, strict=True):
-            share, places = HOTSPOTS.get(str(symbol), (0.0, ("",)))
-            if kind == "Silent":
-                short.append(f"p.L{rng.integers(20, 400)}=")
-            elif rng.random() < share:
-                short.append(str(rng.choice(places)))
-            else:
-                short.append(f"p.A{rng.integers(20, 400)}T")
-        calls.append(
-            pd.DataFrame(
-                {
-                    "Hugo_Symbol": symbols,
-                    "Variant_Classification": classes,
-                    "Tumor_Sample_Barcode": barcode,
-                    "Matched_Norm_Sample_Barcode": _aliquot(f"{table.patient_id[i]}-10", "D"),
-                    "HGVSp_Short": short,
-                    "FILTER": filters,
-                }
-            )
-        )
-    maf = pd.concat(calls, ignore_index=True)
-    position = rng.integers(10_000, 240_000_000, len(maf))
-    constant = {
-        "Center": ".",
-        "NCBI_Build": "GRCh37",
-        "Strand": "+",
-        "Variant_Type": "SNP",
-        "Mutation_Status": ".",
-    }
-    lookup = drawn.genes.set_index("symbol").ensembl_id
-    with atomic_path(path) as aside, aside.open("wb") as file, _gzip(file) as packed:
-        packed.write(("\t".join(MAF_COLUMNS) + "\n").encode())
-        for start in range(0, len(maf), MAF_ROWS):
-            part = maf.iloc[start : start + MAF_ROWS]
-            columns = []
-            for name in MAF_COLUMNS:
-                if name in part:
-                    columns.append(pa.array(part[name].astype(str)))
-                elif name in ("Start_Position", "End_Position"):
-                    columns.append(pa.array(position[start : start + MAF_ROWS].astype(str)))
-                elif name in ("Gene", "SYMBOL"):
-                    columns.append(
-                        pa.array(part.Hugo_Symbol if name == "SYMBOL" else lookup.loc[part.Hugo_Symbol].to_numpy())
-                    )
-                elif name == "Chromosome":
-                    columns.append(pa.array(["1"] * len(part)))
-                else:
-                    columns.append(pa.array([constant.get(name, ".")] * len(part)))
-            _write_rows(packed, pa.table(columns, names=list(MAF_COLUMNS)))
 
 
 CLINICAL_STAGE_ONLY = ("OV", "UCEC")
@@ -284,21 +171,24 @@ def _write_zip_without_dates(path: Path, written: io.BytesIO) -> None:
             target.writestr(info, content, zipfile.ZIP_DEFLATED, 6)
 
 
-def _write_quality(path: Path, drawn: Simulation) -> None:
+def _write_quality(path: Path, drawn: Simulation, rng: np.random.Generator) -> None:
     samples = drawn.samples.sort_values("sample_id")
     patients = drawn.patients.loc[samples.patient]
+    # Only in types that are not probed by themselves, so that the planted labels keep their numbers.
+    excluded = patients.cancer_type.isin(["KICH", "LAML", "OV", "THCA"]).to_numpy() & (rng.random(len(samples)) < 0.05)
+    unreviewed = rng.random(len(samples)) < 0.1
     rows = pd.DataFrame(
         {
             "patient_barcode": patients.patient_id.to_numpy(),
-            "aliquot_barcode": [_aliquot(s, "R") for s in samples.sample_id],
+            "aliquot_barcode": [aliquot_barcode(s, "R") for s in samples.sample_id],
             "cancer type": patients.cancer_type.to_numpy(),
             "platform": "IlluminaHiSeq_RNASeqV2",
             "patient_annotation": "",
             "sample_annotation": "",
             "aliquot_annotation": np.where(samples.do_not_use, "Item flagged DNU", ""),
             "aliquot_annotation_updated": "",
-            "AWG_excluded_because_of_pathology": "0.0",
-            "AWG_pathology_exclusion_reason": "",
+            "AWG_excluded_because_of_pathology": np.where(excluded, "1.0", np.where(unreviewed, "NA", "0.0")),
+            "AWG_pathology_exclusion_reason": np.where(excluded, "Wrong histology", ""),
             "Reviewed_by_EPC": "0.0",
             "Do_not_use": np.where(samples.do_not_use, "True", "False"),
         }
@@ -313,7 +203,7 @@ def _write_purity(path: Path, drawn: Simulation, rng: np.random.Generator) -> No
     rows = pd.DataFrame(
         {
             "array": known.sample_id.to_numpy(),
-            "sample": [_aliquot(s, "D") for s in known.sample_id],
+            "sample": [aliquot_barcode(s, "D") for s in known.sample_id],
             "call status": "called",
             "purity": drawn.patients.purity.loc[known.patient].to_numpy(),
             "ploidy": np.round(rng.normal(2.4, 0.6, len(known)).clip(1.3, 6.0), 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from bulkprobe.cohort.read import read_cohort
+from bulkprobe.cohort.schema import EXPRESSION, SAMPLES
 from bulkprobe.cohort.store import ExpressionStore, open_expression
 from bulkprobe.encoders import get_encoder
 from bulkprobe.encoders.base import Session, embed_blocks
 from bulkprobe.errors import UserError
-from bulkprobe.files import tree_hash
+from bulkprobe.files import file_hash, tree_hash
 from bulkprobe.params import load_params
+from bulkprobe.preprocess.normalise import COUNTS_ALONE
 from bulkprobe.stages import paths
 from bulkprobe.stages.running import encoder_argument, run_stage
 from bulkprobe.store import is_finished, prepare_store, write_absent, write_store
@@ -30,6 +33,11 @@ def main() -> str:
     if entry is None:
         raise UserError(f"params.yaml: encoders has no {name!r}; known: {', '.join(params.encoders)}")
     path = paths.store_path(name)
+    if entry.release is not None:
+        raise UserError(
+            f"params.yaml: encoders.{name}.release is {entry.release!r}, but {entry.model} is a baseline without "
+            "weights: set release to null"
+        )
     if not entry.enabled:
         write_absent(path, "switched off in params.yaml (enabled: false)", {"encoder": name, "model": entry.model})
         return f"{name} is switched off; {path} says so"
@@ -44,7 +52,10 @@ def embed_cohort(
     cohort = read_cohort(cohort_folder)
     expression = open_expression(cohort_folder)
     obs = cohort.samples.set_index("sample_id", drop=False).loc[expression.sample_ids].reset_index(drop=True)
-    session = get_encoder(model).start(expression.var, obs, expression.scale, options)
+    scale = expression.scale
+    if scale == "counts" and "tpm" not in expression.layers:
+        scale = COUNTS_ALONE  # too few gene lengths are known for TPM
+    session = get_encoder(model).start(expression.var, obs, scale, options)
     attributes = {
         **session.attributes,
         "encoder": name,
@@ -54,7 +65,7 @@ def embed_cohort(
         "release": None,
         "checkpoint_sha256": None,
         "precision": "float32",
-        "cohort_sha256": tree_hash(cohort_folder),
+        "cohort_sha256": input_hash(cohort_folder),
     }
     samples = expression.sample_ids
     if is_finished(path, sample_ids=samples, width=session.width, attributes=attributes):
@@ -69,6 +80,12 @@ def embed_cohort(
         shard_size=shard_size,
     )
     return True
+
+
+def input_hash(cohort_folder: Path) -> str:
+    """Return one hash of what an embedding is made of: the expression and the sample table, no labels."""
+    parts = [tree_hash(cohort_folder / EXPRESSION), file_hash(cohort_folder / SAMPLES)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _shards(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
 
+from bulkprobe.errors import some
 from bulkprobe.files import write_json
 from bulkprobe.params import Params, load_params
 from bulkprobe.stages import paths
@@ -27,11 +31,26 @@ def main() -> str:
         from bulkprobe.cohort.schema import FilesConfig
         from bulkprobe.sources.files import fetch_files
 
+        config = FilesConfig.from_mapping(params.cohort.files)
+        single = [path for path in (config.samples, config.survival, config.genes) if path is not None]
+        warn_of_untracked([*config.expression, *config.mutations, *single])
         shutil.rmtree(paths.RAW)
-        fetch_files(FilesConfig.from_mapping(params.cohort.files), paths.RAW)
+        fetch_files(config, paths.RAW)
     shutil.rmtree(paths.TRUTH, ignore_errors=True)
     write_json(paths.TRUTH / "truth.json", {"simulated": False})
     return f"raw files are in {paths.RAW}"
+
+
+def warn_of_untracked(tables: Iterable[str]) -> None:
+    """Say which tables DVC does not watch: the stage depends on `data/inputs` and on nothing outside it."""
+    inputs = paths.INPUTS.resolve()
+    outside = [table for table in tables if inputs not in Path(table).resolve().parents]
+    if outside:
+        print(
+            f"note: {some(outside)} lie outside {paths.INPUTS}, so `dvc repro` does not notice when they change; "
+            f"`dvc import-url TABLE {paths.INPUTS}/` pins a table by its hash",
+            file=sys.stderr,
+        )
 
 
 def fetch_official(params: Params) -> None:

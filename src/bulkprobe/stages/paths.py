@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+INPUTS = Path("data/inputs")
 RAW = Path("data/raw")
 TRUTH = Path("data/truth")
 COHORT = Path("data/cohort")

@@ -40,12 +40,12 @@ def planted_rows(
         if patients.task.iloc[0] == "mutation":
             if name not in planted["genes"]:
                 continue  # hotspot labels are a part of what is planted
-            measures: dict[str, Callable[[pd.DataFrame], float]] = {"AUROC": _auroc}
+            measures: dict[str, Callable[[pd.DataFrame], float]] = {"AUROC": auroc_of}
             if cohort == "pan_cancer":
-                measures["within-type AUROC"] = _within(types)
+                measures["within-type AUROC"] = within(types)
             truth_score, strength, task = by_target[name], planted["genes"][name]["strength"], "mutation"
         else:
-            measures = {"C-index": _c_index}
+            measures = {"C-index": c_index_of}
             truth_score, task = by_target["survival"], "survival"
             strength = _strength(cohort, planted["prognosis"])
         entries = mutation if task == "mutation" else survival
@@ -77,11 +77,14 @@ def mean_over_splits(patients: pd.DataFrame, function: Callable[[pd.DataFrame], 
     return round(float(np.mean(values)), 6) if values else None
 
 
-def _auroc(part: pd.DataFrame) -> float:
+def auroc_of(part: pd.DataFrame) -> float:
+    """AUROC of `score` for `truth`."""
     return auroc(part.truth.to_numpy(bool), part.score.to_numpy())
 
 
-def _within(types: pd.Series) -> Callable[[pd.DataFrame], float]:
+def within(types: pd.Series) -> Callable[[pd.DataFrame], float]:
+    """Within-type AUROC of `score` for `truth`, with each patient's type."""
+
     def score(part: pd.DataFrame) -> float:
         kinds = part.patient_id.map(types).to_numpy(dtype=str)
         return within_type_auroc(part.truth.to_numpy(bool), part.score.to_numpy(), kinds).value
@@ -89,7 +92,8 @@ def _within(types: pd.Series) -> Callable[[pd.DataFrame], float]:
     return score
 
 
-def _c_index(part: pd.DataFrame) -> float:
+def c_index_of(part: pd.DataFrame) -> float:
+    """Harrell's C of `score` for `time` and `event`."""
     return harrell_c(part.time.to_numpy(float), part.event.to_numpy(bool), part.score.to_numpy())
 
 

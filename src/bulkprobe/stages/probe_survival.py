@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from bulkprobe.cohort.read import Cohort, read_cohort
-from bulkprobe.cohort.schema import endpoint_advice
+from bulkprobe.cohort.schema import GROUPS, endpoint_advice
 from bulkprobe.params import Params, load_params
 from bulkprobe.probes.survival import overall, probe_survival
 from bulkprobe.stages import paths, probing
@@ -60,7 +61,14 @@ def run(
             counts = {"endpoint": label.split("/")[1], "n": len(rows), "events": int(rows.event.sum())}
             metrics[label] = probing.undefined_label(label, counts, reason, params.splits.n_splits)
         metrics[label]["advice"] = endpoint_advice(*label.split("/"))
-    return {**content, "labels": metrics, "overall": overall(metrics)}, predictions
+    return {**content, "labels": metrics, "overall": overall(in_the_mean(metrics))}, predictions
+
+
+def in_the_mean(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out types that stand beside their merger (GBM and LGG where GBMLGG is probed)."""
+    cohorts = {entry["cohort"] for entry in metrics.values()}
+    beside = {kind for group, kinds in GROUPS.items() if group in cohorts for kind in kinds}
+    return {label: entry for label, entry in metrics.items() if entry["cohort"] not in beside}
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def main() -> str:
         planted=planted,
         predictions=predictions,
         samples=samples_with_labels(cohort, params),
-        params=params.model_dump(mode="json", exclude={"encoders", "fetch"}),
+        params=params.model_dump(mode="json", exclude={"embed", "encoders", "fetch"}),
         version=__version__,
     )
     with atomic_path(paths.REPORT) as aside:
