@@ -11,7 +11,9 @@ import typer
 import yaml
 
 from bulkprobe import __version__
-from bulkprobe.errors import UserError
+from bulkprobe.errors import UserError, some
+
+STORE_ENTRIES = frozenset({"zarr.json", "embedding", "sample_id", ".DS_Store"})
 
 app = typer.Typer(
     help="Do gene-expression foundation models carry over to bulk RNA-seq of tumours?",
@@ -101,9 +103,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} is not there: give the YAML file that describes your tables")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as problem:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(problem).split())}") from None
+    if content is None:
+        raise UserError(f"{path} is empty: write expression, expression_scale and samples into it")
     outer = content.get("cohort", content) if isinstance(content, dict) else content
     if isinstance(outer, dict) and "files" in outer:
         content = outer["files"]
@@ -144,6 +148,7 @@ def embed(
     from bulkprobe.params import PARAMS_FILE, load_params
     from bulkprobe.stages.embed import embed_cohort
 
+    _refuse_foreign_store(output)
     entries = load_params().encoders if PARAMS_FILE.is_file() else {}
     entry = entries.get(encoder)
     given = dict(entry.options) if entry else {}
@@ -157,6 +162,18 @@ def embed(
             raise UserError(f"--set {setting!r}: {value!r} is no YAML value; quote it if it is a text") from None
     written = embed_cohort(encoder, entry.model if entry else encoder, source, output, given, shard_size)
     typer.echo(f"{output} {'is written' if written else 'was complete and is left as it is'}")
+
+
+def _refuse_foreign_store(output: Path) -> None:
+    """A store replaces what stands there: never anything but an older store."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file: give the name of a new folder for the embeddings")
+    strange = {path.name for path in output.iterdir()} - STORE_ENTRIES if output.is_dir() else set()
+    if strange:
+        raise UserError(
+            f"{output} is no embedding store (it holds {some(sorted(strange))}) and would be replaced: give a new "
+            "folder"
+        )
 
 
 @app.command()

@@ -282,3 +282,35 @@ def test_rtcga(shared: Path, tmp_path: Path) -> None:
     )
     assert dropped(Flow(rules=flow["rules"]), "OS: time is above zero") == 2
     assert open_expression(tmp_path / "cohort").scale == "rsem_normalised"
+
+
+def test_files_about_other_patients(raw: Path, tmp_path: Path) -> None:
+    def rewrite() -> None:
+        (raw / raw_names.SOURCE_JSON).unlink()
+        write_source(raw, "tcga", "xena_toil")
+
+    write_cdr(raw / raw_names.CDR_XLSX, [{"bcr_patient_barcode": "TCGA-ZZ-0001", "OS": 1, "OS.time": 5}])
+    rewrite()
+    with pytest.raises(UserError, match=f"{raw_names.CDR_XLSX} has no patient of the expression matrix"):
+        build_cohort(raw, tmp_path / "cohort", RULES)
+    calls = [(gene, "Silent", "TCGA-ZZ-0001-01A-11D-A234-08", "p.=", "PASS") for gene in RULES.genes]
+    write_maf(raw / raw_names.MC3_MAF, calls)
+    rewrite()
+    with pytest.raises(UserError, match=f"{raw_names.MC3_MAF} has nothing about any patient"):
+        build_cohort(raw, tmp_path / "cohort", RULES)
+    write_xena(raw / raw_names.XENA_TPM, GENES, ["TCGA-ZZ-0001-01"], np.zeros((len(GENES), 1)))
+    rewrite()
+    with pytest.raises(UserError, match="no sample is in both matrices"):
+        build_cohort(raw, tmp_path / "cohort", RULES)
+    (raw / raw_names.CDR_XLSX).write_text("<html>")
+    rewrite()
+    with pytest.raises(UserError, match="is not an Excel workbook"):
+        build_cohort(raw, tmp_path / "cohort", RULES)
+    assert not (tmp_path / "cohort").exists()
+
+
+def test_a_folder_in_place_of_a_table(lab: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    config, folder = lab
+    (folder / "d.tsv").mkdir()
+    with pytest.raises(UserError, match=r"cohort.files: d.tsv is a folder, expected a file"):
+        build_lab_cohort(config | {"survival": "d.tsv"}, folder, tmp_path / "cohort", RULES)

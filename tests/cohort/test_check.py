@@ -150,3 +150,24 @@ def test_tables_come_back_as_written(cohort: Path) -> None:
     assert table["for_probing"].dtype == bool
     assert table["age"].dtype == float
     assert table["sex"].iloc[0] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("flow.json", b"{", "flow.json: not JSON"),
+        ("provenance.json", b"[]", "provenance.json: holds no mapping"),
+        ("expression.zarr/X/zarr.json", b"{", "zarr.json: not JSON"),
+        ("expression.zarr/X/c/0/0", None, "expression.zarr: X has 0 of 1 files of values"),
+        ("expression.zarr/X/c/0/0", b"cut", "expression.zarr: values cannot be read"),
+        ("expression.zarr/obs/zarr.json", b" ", "expression.zarr"),
+    ],
+)
+def test_damaged_files(cohort: Path, name: str, content: bytes | None, message: str) -> None:
+    path = cohort / name
+    before = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(before + content if content == b" " else content)
+    with pytest.raises(UserError, match=message):
+        check_cohort(cohort)

@@ -195,7 +195,7 @@ def test_log_scales_are_inverted(tmp_path: Path) -> None:
 
 
 def test_fpkm_is_rescaled(tmp_path: Path) -> None:
-    store = stored(tmp_path, read_lab_expression([put(tmp_path / "a.tsv", frame(counts() * 7))], "fpkm"))
+    store = stored(tmp_path, read_lab_expression([put(tmp_path / "a.tsv", frame(counts() * 7.3))], "fpkm"))
     np.testing.assert_allclose(store.read().sum(axis=1), 1e6, rtol=1e-5)
     assert store.scale == "tpm"
 
@@ -224,7 +224,7 @@ def test_rsem_upper_quartile(tmp_path: Path) -> None:
     genes = [f"ENSG{i:011d}" for i in range(15_000)]
     good = put(tmp_path / "a.parquet", frame(values, genes, SAMPLES[:3]))
     stored(tmp_path, read_lab_expression([good], "rsem_normalised"))
-    bad = put(tmp_path / "b.parquet", frame(np.log2(values + 1), genes, SAMPLES[:3]))
+    bad = put(tmp_path / "b.parquet", frame(values / 100, genes, SAMPLES[:3]))
     with pytest.raises(UserError, match="upper quartile of a typical sample is"):
         stored(tmp_path, read_lab_expression([bad], "rsem_normalised"))
 
@@ -260,6 +260,13 @@ TPM = counts() / counts().sum(axis=1, keepdims=True) * 1e6
         ("log1p_tpm", TPM, "value above the largest possible"),
         ("rsem_normalised", ZSCORES, "% of the values are negative: it looks like z-scores"),
         ("rsem_normalised", spoiled(np.inf), "infinite value"),
+        ("rsem_normalised", LOGGED, "declared as rsem_normalised, but the largest value is .*log-transformed"),
+        ("tpm", counts(), "declared as tpm, but every value is a whole number: it looks like counts"),
+        ("fpkm", counts(), "declared as fpkm, but every value is a whole number: it looks like counts"),
+        ("counts", TPM * np.linspace(0.6, 0.99, len(TPM))[:, None], "adds up to nearly a million: it looks like TPM"),
+        ("log2_tpm_plus_0.001", ZSCORES, "less than 2 TPM: it looks like z-scores"),
+        ("log2_tpm_plus_0.001", np.log2(counts() + 1), "no value is negative and .* are 0: it looks like log2"),
+        ("counts", np.zeros_like(TPM), "every value is 0; expected expression"),
         ("zscore", counts(), "no value is negative: it looks like linear values"),
         ("zscore", np.log2(TPM + 0.001) - 3, "mean of a typical gene is .* away from 0"),
         ("zscore", spoiled(np.nan), "missing value"),

@@ -120,3 +120,14 @@ def test_mutations_refusals(tmp_path: Path) -> None:
         labels(tmp_path, [pd.DataFrame({"gene": ["KRAS"], "s1": [2], "s2": ["x"]})])
     with pytest.raises(UserError, match=r"none of the labelled genes KRAS, TP53 is in the mutation tables m0.tsv"):
         labels(tmp_path, [pd.DataFrame({"gene": ["BRAF"], "s1": [1], "s2": [0]})])
+
+
+def test_a_maf_with_commas_keeps_the_filter(tmp_path: Path) -> None:
+    calls = pd.DataFrame(
+        [("KRAS", "s1", "p.G12D", "PASS"), ("TP53", "s1", "p.R175H", "oxog"), ("KRAS", "s2", "p.G12D", "oxog")],
+        columns=["Hugo_Symbol", "Tumor_Sample_Barcode", "HGVSp_Short", "FILTER"],
+    ).assign(Variant_Classification="Missense_Mutation")
+    calls.to_csv(tmp_path / "calls.csv", index=False)
+    status, profiled = labels(tmp_path, [tmp_path / "calls.csv"])
+    assert status == {("s1", "KRAS"): (True, True)}  # s2 has no accepted call: not profiled
+    assert profiled == ["s1"]

@@ -38,6 +38,11 @@ def test_config_takes_one_path_or_several() -> None:
         ({"orientation": "rows"}, "orientation is 'rows', expected one of auto"),
         ({"time_unit": "weeks"}, "time_unit is 'weeks', expected one of days, months, years"),
         ({"mutations_absent_gene": "wt"}, "mutations_absent_gene is 'wt'.*expected one of unknown, wild_type"),
+        ({"expression": 5}, "expression is 5, expected a path or a list of paths"),
+        ({"mutations": [["m.tsv"]]}, "mutations is .*, expected a path or a list of paths"),
+        ({"samples": ["s.tsv"]}, r"samples is \['s.tsv'\], expected one path"),
+        ({"allow_unmatched": "maybe"}, "allow_unmatched is 'maybe', expected true or false"),
+        ({"columns": {"age": 3}}, "columns: age is 3, expected a column name"),
         ({"columns": ["a"]}, r"columns is \['a'\], expected a mapping"),
     ],
 )
@@ -55,6 +60,9 @@ def test_config_refusals(options: dict[str, Any], message: str) -> None:
         ({"zero_time": 0.0}, "zero_time is 0.0, expected 'drop' or days above zero"),
         ({"hypermutation": "iqr"}, "hypermutation is 'iqr', expected 'sd' or 'mad'"),
         ({"genes": "TP53"}, "genes is 'TP53', expected a list"),
+        ({"genes": [1]}, r"genes is \[1\], expected a list of texts"),
+        ({"zero_time": True}, "zero_time is True, expected 'drop' or days above zero"),
+        ({"hypermutation_z": True}, "hypermutation_z is True, expected a number"),
         ({"zero_time": [1]}, r"zero_time is \[1\], expected one value"),
         ({"drop_redacted": "no"}, "drop_redacted is 'no', expected true or false"),
         ({"hypermutation_z": "5"}, "hypermutation_z is '5', expected a number"),
@@ -291,7 +299,7 @@ def test_survival_file_without_times() -> None:
 
 def test_type_without_events() -> None:
     ids = [f"s{i}" for i in range(40)]
-    table = plain_samples(ids, os_time=["5"] * 40, os_event=["0"] * 20 + ["1"] * 20)
+    table = plain_samples(ids, os_time=["500"] * 40, os_event=["0"] * 20 + ["1"] * 20)
     table["cancer_type"] = ["OV"] * 20 + ["LUAD"] * 20
     samples = chosen(table, ids)
     with pytest.raises(UserError, match=r"every patient is censored for OS in OV \(n = 20\)"):
@@ -299,3 +307,18 @@ def test_type_without_events() -> None:
     flow = Flow()
     assert len(lab_survival(table, samples, config(allow_all_censored=True), RULES, flow)) == 40
     assert "survival: every patient is censored for OS in OV (n = 20)" in flow.notes
+
+
+def test_whole_months_and_impossible_covariates() -> None:
+    ids = [f"s{i}" for i in range(20)]
+    table = plain_samples(ids, OS_TIME=[str(i + 1) for i in range(20)], os_event=["1"] * 20)
+    with pytest.raises(
+        UserError, match=r"column OS_TIME: times look like months, not days \(longest 20, 0% fractional"
+    ):
+        lab_survival(table, chosen(table, ids), config(), RULES, Flow())
+    days = table.rename(columns={"OS_TIME": "os_time_days"})
+    assert len(lab_survival(days, chosen(days, ids), config(), RULES, Flow())) == 20
+    with pytest.raises(UserError, match="column age: 3 values outside 0 to 120: 20000; expected years"):
+        chosen(plain_samples(age=["20000"] * 3))
+    with pytest.raises(UserError, match="column purity: 1 values outside 0 to 1: 55; expected a fraction"):
+        chosen(plain_samples(purity=["55", "0.5", None]))

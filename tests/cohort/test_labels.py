@@ -200,7 +200,12 @@ def test_refusals(tmp_path: Path) -> None:
     ragged = tmp_path / "ragged.maf"
     ragged.write_text("\t".join(["Hugo_Symbol", "Variant_Classification", "Tumor_Sample_Barcode"]) + "\na\tb\n")
     with pytest.raises(UserError, match=r"ragged.maf: not a table of 3 columns"):
+        read_maf(ragged, RULES, official=False)
+    with pytest.raises(UserError, match=r"ragged.maf: no column HGVSp_Short, FILTER"):
         read_maf(ragged, RULES)
+    (tmp_path / "latin.maf").write_bytes(b"Hugo_Symbol\t\xf6\n")
+    with pytest.raises(UserError, match=r"latin.maf is not text in UTF-8 \(byte 0xf6\)"):
+        read_maf(tmp_path / "latin.maf", RULES)
     (tmp_path / "other.maf").write_text("Hugo_Symbol\tchrom\nKRAS\t12\n")
     with pytest.raises(UserError, match="no column Variant_Classification, Tumor_Sample_Barcode"):
         read_maf(tmp_path / "other.maf", RULES)

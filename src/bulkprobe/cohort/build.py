@@ -19,6 +19,7 @@ from bulkprobe.cohort.lab_mutations import lab_mutations, table_header
 from bulkprobe.cohort.lab_survival import lab_survival
 from bulkprobe.cohort.lab_tables import check_columns, lab_samples, read_table
 from bulkprobe.cohort.labels import hypermutated, join_mutations, read_maf
+from bulkprobe.cohort.legible import read_text_table
 from bulkprobe.cohort.read import write_columns
 from bulkprobe.cohort.samples import read_quality, tcga_samples
 from bulkprobe.cohort.schema import (
@@ -72,7 +73,19 @@ def build_lab_cohort(
 
     Returns the content of flow.json. Errors: `UserError` for a bad section, absent tables, bad tables.
     """
+    _refuse_foreign(Path(output))
     return _build_lab(config, Path(base), Path(output), rules or CohortRules(), None)
+
+
+def _refuse_foreign(output: Path) -> None:
+    """A cohort folder replaces what stands there: never anything but an older one."""
+    ours = {EXPRESSION, SAMPLES, SURVIVAL, MUTATIONS, FLOW, PROVENANCE, ".DS_Store"}
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file: give the name of a new folder for the cohort")
+    if output.is_dir() and (foreign := sorted({path.name for path in output.iterdir()} - ours)):
+        raise UserError(
+            f"{output} is no cohort folder (it holds {some(foreign)}) and would be replaced: give a new folder"
+        )
 
 
 def _refuse_incomplete(raw: Path, listed_files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -106,6 +119,9 @@ def _build_tcga(
         counted["aliquots_without_accepted"],
     )
     mutations, burden = join_mutations(status, samples, rules, flow)
+    for name, empty in ((raw_names.MC3_MAF, mutations.empty), (raw_names.CDR_XLSX, patients.empty)):
+        if empty:
+            raise UserError(f"{name} has nothing about any patient of the expression matrix; fetch it again")
     samples["log10_mutation_burden"] = burden.to_numpy()
     samples["hypermutated"] = hypermutated(samples, rules, flow)
     survival = _tcga_survival(patients, samples, rules, flow)
@@ -141,6 +157,11 @@ def _tcga_expression(
     ids = [sample for sample in counts.sample_ids if sample in both]
     either = len(both | set(counts.sample_ids))
     flow.drop("expression", "sample has counts and TPM", either, either - len(ids))
+    if not ids:
+        raise UserError(
+            f"no sample is in both matrices: {raw_names.XENA_COUNTS} has {some(counts.sample_ids[:3])}, "
+            f"{raw_names.XENA_TPM} has {some(tpm.sample_ids[:3])}; fetch both again"
+        )
     return {"X": counts, "tpm": tpm}, ids, None, None
 
 
@@ -149,7 +170,7 @@ def _star_expression(
 ) -> tuple[dict[str, ExpressionSource | None], list[str], dict[str, str] | None, dict[str, str] | None]:
     """Samples of the GDC go by aliquot barcode: a vial may have been sequenced more than once."""
     star = GdcStar(raw / raw_names.STAR_FOLDER)
-    manifest = pd.read_csv(raw / raw_names.STAR_MANIFEST, sep="\t", dtype=str, keep_default_na=False)
+    manifest = read_text_table(raw / raw_names.STAR_MANIFEST, "\t")
     projects = dict(zip(manifest["aliquot_barcode"], manifest["project"].str.removeprefix("TCGA-"), strict=True))
     return {"X": star.counts, "tpm": star.tpm}, list(star.sample_ids), None, projects
 
@@ -157,6 +178,8 @@ def _star_expression(
 def _tcga_survival(patients: pd.DataFrame, samples: pd.DataFrame, rules: CohortRules, flow: Flow) -> pd.DataFrame:
     probing = samples[samples["for_probing"]]
     known = patients["patient_id"].isin(probing["patient_id"])
+    if not known.any():
+        raise UserError(f"{raw_names.CDR_XLSX} has no patient of the expression matrix; fetch it again")
     flow.drop("survival", "patient has a sample that enters probing", len(patients), int((~known).sum()))
     survival = survival_table(patients[known], rules, flow)
     found = all_censored(survival, probing.set_index("patient_id")["cancer_type"])
@@ -174,6 +197,10 @@ def _build_lab(
     absent = [name for name, path in paths.items() if not path.exists()]
     if absent:
         raise UserError(f"cohort.files: no such file: {some(absent)}; correct the paths")
+    if wrong := [name for name, path in paths.items() if path.is_dir() and path.suffix != ".zarr"]:
+        raise UserError(
+            f"cohort.files: {some(wrong)} is a folder, expected a file (or a .zarr folder); correct the path"
+        )
     flow = Flow()
     tables = {name: table_header(paths[name]) for name in (config.samples, config.survival, *config.mutations) if name}
     check_columns(config, {Path(name).name: header for name, header in tables.items()})
@@ -245,6 +272,7 @@ def _write(
         store = open_expression(aside / EXPRESSION)
         notes = {name: dict(source.notes) for name, source in layers.items() if source is not None}
         provenance["scale"] = {"X": store.scale, "layers": store.layers, "genes": len(store.var), "notes": notes}
+        provenance["expression_sha256"] = files.tree_hash(aside / EXPRESSION)
         content = flow.to_mapping()
         files.write_json(aside / FLOW, content)
         files.write_json(aside / PROVENANCE, provenance)

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from bulkprobe import files
 from bulkprobe.cohort.read import Cohort, read_cohort
-from bulkprobe.cohort.schema import ENDPOINTS, GROUPS, HOTSPOTS
+from bulkprobe.cohort.schema import ENDPOINTS, GROUPS, HOTSPOTS, PROVENANCE
 from bulkprobe.cohort.store import ExpressionStore, open_expression
 from bulkprobe.cohort.survival import all_censored, listed
 from bulkprobe.errors import UserError, some
@@ -20,6 +21,7 @@ from bulkprobe.errors import UserError, some
 FEW_PATIENTS = 20  # a type below this is too small for any probe
 FEW_POSITIVES = 10  # mutated (or wild type) patients, or events, below which a label says little
 COVARIATES = ("age", "sex", "stage", "site", "purity", "log10_mutation_burden", "msi", "subtype")
+MOSTLY_FRACTIONAL = 0.8  # of all counts; RSEM's are below, because zeros and many others are whole
 BLOCK = 256  # samples
 
 
@@ -45,15 +47,20 @@ def check_cohort(folder: Path) -> list[Finding]:
             f"expression has {store.n_samples} samples and the samples table {len(cohort.samples)}; expected the same "
             f"in the same order (in one only: {some(differing) or 'none, the order differs'}); build the cohort again"
         )
-    return [
-        *_samples(cohort),
-        *_mutations(cohort),
-        *_survival(cohort),
-        *_covariates(cohort),
-        *_genes(store),
-        *_values(store, "X"),
-        *(finding for layer in store.layers for finding in _values(store, layer)),
-    ]
+    findings = [*_samples(cohort), *_mutations(cohort), *_survival(cohort), *_covariates(cohort), *_genes(store)]
+    name = cohort.expression_path.name
+    try:
+        for layer in ("X", *store.layers):
+            findings += _values(store, layer)
+    except (ValueError, RuntimeError) as error:  # a checksum or a decompression that fails
+        raise UserError(f"{name}: values cannot be read ({error}); build the cohort again") from error
+    recorded = cohort.provenance.get("expression_sha256")
+    if recorded is not None and recorded != files.tree_hash(cohort.expression_path):
+        raise UserError(
+            f"{name}: its bytes are not those that were written (sha256 in {PROVENANCE}): it was damaged or changed; "
+            "build the cohort again"
+        )
+    return findings
 
 
 def _samples(cohort: Cohort) -> Iterator[Finding]:
@@ -174,7 +181,12 @@ def _values(store: ExpressionStore, layer: str) -> Iterator[Finding]:
         f"{layer}: sum of a sample {total.min():,.0f} to {total.max():,.0f}, median {total.median():,.0f}",
     )
     if scale == "counts":
-        yield Finding("info", f"{layer}: {fractional / max(1, size):.0%} of the counts are fractional")
+        share = fractional / max(1, size)
+        yield Finding(
+            "warning" if share > MOSTLY_FRACTIONAL else "info",
+            f"{layer}: {share:.0%} of the counts are fractional"
+            + (" (estimated counts; or is it another scale?)" if share > MOSTLY_FRACTIONAL else ""),
+        )
     empty = list(total.index[total == 0])
     if empty:
         yield Finding("warning", f"{layer}: samples without any expression: {some(empty)}")

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bulkprobe.cohort.barcodes import SAMPLE_LENGTH
+from bulkprobe.cohort.legible import read_text_table
 from bulkprobe.cohort.schema import ENDPOINTS
 from bulkprobe.cohort.survival import blank_missing, parse_events, parse_numbers
 from bulkprobe.errors import UserError, some
@@ -62,13 +63,12 @@ def read_purity(path: Path) -> pd.Series[float]:
 
     Where a sample has several calls the first is taken. Errors: `UserError` for missing columns.
     """
-    header = pd.read_csv(path, sep="\t", nrows=0).columns
-    absent = [name for name in ABSOLUTE_COLUMNS if name not in header]
+    table = read_text_table(path, "\t", list(ABSOLUTE_COLUMNS))
+    absent = [name for name in ABSOLUTE_COLUMNS if name not in table]
     if absent:
         raise UserError(
             f"{path.name}: no column {some(absent)}, expected {some(ABSOLUTE_COLUMNS)}; fetch the official file again"
         )
-    table = pd.read_csv(path, sep="\t", usecols=list(ABSOLUTE_COLUMNS), dtype=str, keep_default_na=False)
     purity = parse_numbers(table["purity"], "purity")
     tissue = blank_missing(table["array"]).str[:SAMPLE_LENGTH]
     known = pd.DataFrame({"tissue": tissue, "purity": purity}).dropna().drop_duplicates("tissue")

@@ -192,7 +192,9 @@ def _open_anndata(path: Path, genes: GeneTable, layer: str | None) -> Part:
     try:
         root = _open_root(path)
     except (OSError, FileNotFoundError, ValueError) as error:
-        raise UserError(f"{path.name} cannot be opened as AnnData ({str(error)[:100]}): write it again") from error
+        raise UserError(
+            f"{path.name} cannot be opened as AnnData ({' '.join(str(error).split())[:100]}): write it again"
+        ) from error
     try:
         place = "X" if layer is None else f"layers/{layer}"
         if "obs" not in root or "var" not in root or place not in root:

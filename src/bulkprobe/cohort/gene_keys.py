@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bulkprobe.cohort.genes import is_ensembl, is_par_y, repeated, strip_version
+from bulkprobe.cohort.genes import is_ensembl, is_par_y, open_maybe_gzip, repeated, strip_version
+from bulkprobe.cohort.legible import legible
 from bulkprobe.errors import UserError, some
 
 UNKNOWN_SYMBOL = "?"  # RNASeqV2 tables: 29 rows without a symbol
@@ -70,12 +71,13 @@ def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
     else:
         name = Path(genes).name
         if not Path(genes).is_file():
-            raise UserError(f"the table of genes {genes} is missing")
-        table = (
-            pd.read_parquet(genes)
-            if name.endswith(".parquet")
-            else pd.read_csv(genes, sep="," if ".csv" in name else "\t")
-        )
+            raise UserError(f"the table of genes {name} is missing: expected a file at {genes}")
+        with legible(Path(genes)):
+            if name.endswith(".parquet"):
+                table = pd.read_parquet(genes)
+            else:
+                with open_maybe_gzip(Path(genes)) as handle:
+                    table = pd.read_csv(handle, sep="," if ".csv" in name else "\t")
     by_name = {str(column).lower(): column for column in table.columns}
     ensembl, symbol, length = (
         next((table[by_name[n]] for n in names if n in by_name), None)

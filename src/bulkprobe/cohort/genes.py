@@ -65,24 +65,46 @@ def open_maybe_gzip(path: Path) -> IO[bytes]:
     Raises UserError if it is missing, empty, a web page, or named .gz without being gzip.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path.name} is a folder: expected a file at {path}")
     if not path.is_file():
         raise UserError(f"{path.name} is missing: expected a file at {path}")
     with path.open("rb") as handle:
         start = handle.read(512)
     if not start:
         raise UserError(f"{path.name} is empty (0 bytes): fetch or export it again")
-    if start.startswith(GZIP_MAGIC):
-        return cast("IO[bytes]", cast(Any, igzip).open(path, "rb"))
+    packed = start.startswith(GZIP_MAGIC)
+    if packed:
+        start = _unpacked_start(path)
     if start.lstrip().startswith((b"<!", b"<html", b"<HTML", b"<?xml", b"<Error")):
+        said = " ".join(start[:80].decode("latin-1").split())[:40]
         raise UserError(
-            f"{path.name} is a web page ({some([start[:40].decode('latin-1').strip()])}), not data: "
-            "the server answered with an error page, fetch it again"
+            f"{path.name} is a web page ({said}), not data: the server answered with an error page, fetch it again"
         )
+    if start.startswith(b"PK\x03\x04"):
+        raise UserError(f"{path.name} is a workbook or a zip archive: export it as .tsv or .csv")
+    if packed:
+        return _gunzip(path)
     if path.suffix == ".gz":
         raise UserError(
             f"{path.name} is not gzip (it starts with {start[:8]!r}): fetch it again, or drop .gz from the name"
         )
     return path.open("rb")
+
+
+def _gunzip(path: Path) -> IO[bytes]:
+    return cast("IO[bytes]", cast(Any, igzip).open(path, "rb"))
+
+
+def _unpacked_start(path: Path) -> bytes:
+    try:
+        with _gunzip(path) as handle:
+            start = handle.read(512)
+    except BROKEN_GZIP as error:
+        raise truncated(path, error) from error
+    if not start:
+        raise UserError(f"{path.name} is an empty table: nothing is packed in it, fetch or export it again")
+    return start
 
 
 def truncated(path: Path, error: Exception) -> UserError:

@@ -11,9 +11,10 @@ import pyarrow.parquet
 
 from bulkprobe.cohort.barcodes import PATIENT_LENGTH, SAMPLE_LENGTH, is_barcode
 from bulkprobe.cohort.flow import Flow
-from bulkprobe.cohort.genes import open_maybe_gzip
+from bulkprobe.cohort.genes import open_maybe_gzip, repeated
 from bulkprobe.cohort.lab_tables import find_column
-from bulkprobe.cohort.labels import MutationStatus, is_hotspot, read_maf
+from bulkprobe.cohort.labels import MutationStatus, filter_accepted, is_hotspot, read_maf
+from bulkprobe.cohort.legible import legible
 from bulkprobe.cohort.schema import HOTSPOTS, CohortRules, FilesConfig
 from bulkprobe.cohort.survival import blank_missing
 from bulkprobe.cohort.text_matrix import delimiter_of
@@ -25,14 +26,23 @@ _CALLS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false
 
 
 def table_header(path: Path) -> list[str]:
-    """Return the column names of a table, packed or not; comment lines (#) before them are skipped."""
-    if path.suffix == ".parquet":
-        return [str(name) for name in pyarrow.parquet.read_schema(path).names]
-    with open_maybe_gzip(path) as handle:
-        for line in handle:
-            if not line.startswith(b"#"):
-                return [cell.strip('"') for cell in line.decode("utf-8").rstrip("\r\n").split(delimiter_of(path))]
-    return []
+    """Return the column names of a table, packed or not; comment lines (#) before them are skipped.
+
+    Errors: `UserError` for a broken file and for a name that stands twice.
+    """
+    names: list[str] = []
+    with legible(path):
+        if path.suffix == ".parquet":
+            names = [str(name) for name in pyarrow.parquet.read_schema(path).names]
+        else:
+            with open_maybe_gzip(path) as handle:
+                line = next((line for line in handle if not line.startswith(b"#")), b"")
+            names = [cell.strip('"') for cell in line.decode("utf-8-sig").rstrip("\r\n").split(delimiter_of(path))]
+    if names == [""]:
+        raise UserError(f"{path.name} is an empty table: expected a header line and rows; check the export")
+    if twice := repeated([name for name in names if name]):
+        raise UserError(f"{path.name} has repeated column names: {some(twice)}; keep one of each")
+    return names
 
 
 def lab_mutations(
@@ -71,8 +81,8 @@ def _read(
     header = table_header(path)
     gene = find_column(header, "gene", config.columns)
     who = find_column(header, "sample_id", config.columns) or find_column(header, "patient_id", config.columns)
-    if set(header) >= MAF_MARKS and path.suffix != ".parquet":
-        found, _ = read_maf(path, rules, require_genes=False)
+    if set(header) >= MAF_MARKS and path.suffix != ".parquet" and delimiter_of(path) == "\t":
+        found, _ = read_maf(path, rules, official=False)
         names = _resolve(found.profiled.index, samples, path.name, flow)
         profiled = found.profiled.assign(key=found.profiled.index.map(names)).dropna(subset="key").groupby("key").max()
         status = found.status.assign(key=found.status["key"].map(names)).dropna(subset="key")
@@ -128,9 +138,10 @@ def _resolve(keys: Iterable[str], samples: pd.DataFrame, table: str, flow: Flow)
 
 def _frames(path: Path, columns: list[str] | None) -> Iterator[pd.DataFrame]:
     if path.suffix == ".parquet":
-        yield pd.read_parquet(path, columns=columns)
+        with legible(path):
+            yield pd.read_parquet(path, columns=columns)
         return
-    with open_maybe_gzip(path) as handle:
+    with legible(path), open_maybe_gzip(path) as handle:
         yield from pd.read_csv(
             handle,
             sep=delimiter_of(path),
@@ -185,12 +196,14 @@ def _read_long(
     alone: bool,
 ) -> MutationStatus:
     given = {ours: find_column(header, ours, config.columns) for ours in ("mutated", "hotspot")}
-    extra = {name: name for name in ("Variant_Classification", "HGVSp_Short") if name in header}
+    extra = {name: name for name in ("Variant_Classification", "HGVSp_Short", "FILTER") if name in header}
     wanted = {"key": who, "gene": gene} | {k: v for k, v in given.items() if v is not None} | extra
     seen: set[str] = set()
     kept = []
     for frame in _frames(path, sorted(set(wanted.values()))):
         table = pd.DataFrame({str(ours): frame[theirs].astype(str) for ours, theirs in wanted.items()})
+        if "FILTER" in table:  # a rejected call is no mutation, and no proof of profiling either
+            table = table[table["FILTER"].map(lambda text: filter_accepted(text, rules.mutation_filters))]
         seen.update(table["key"])
         kept.append(table[table["gene"].isin(list(rules.genes))])
     table = pd.concat(kept, ignore_index=True)

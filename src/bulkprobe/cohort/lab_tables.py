@@ -14,7 +14,7 @@ import pandas as pd
 from bulkprobe.cohort.barcodes import PATIENT_LENGTH, SAMPLE_TYPES, is_barcode, split_barcodes
 from bulkprobe.cohort.clinical import collapse_stage, normalise_sex
 from bulkprobe.cohort.flow import Flow
-from bulkprobe.cohort.genes import open_maybe_gzip
+from bulkprobe.cohort.legible import legible, read_text_table
 from bulkprobe.cohort.samples import REDACTED, choose_samples, refuse_repeats
 from bulkprobe.cohort.schema import (
     ENDPOINTS,
@@ -83,10 +83,15 @@ _SAMPLE_TYPE_WORDS = {
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table (.tsv, .csv, packed or not, .parquet) as text, None where nothing is known."""
     if path.suffix == ".parquet":
-        table = pd.read_parquet(path)
+        with legible(path):
+            table = pd.read_parquet(path)
     else:
-        with open_maybe_gzip(path) as handle:
-            table = pd.read_csv(handle, sep=delimiter_of(path), dtype=str, keep_default_na=False)
+        table = read_text_table(path, delimiter_of(path))
+        if len(table.columns) == 1 and len(str(table.columns[0]).split("\t" if ".csv" in path.suffixes else ",")) > 1:
+            raise UserError(
+                f"{path.name} has one column ({str(table.columns[0])[:40]}…): fields are expected between "
+                f"{'commas' if '.csv' in path.suffixes else 'tabs'}; name it .csv if it has commas, .tsv if it has tabs"
+            )
     if not len(table):
         raise UserError(f"{path.name} is an empty table: it has a header and no rows; check the export")
     return table.apply(blank_missing)
@@ -242,10 +247,10 @@ def lab_samples(
             "sample_type": _sample_types(column_of(table, "sample_type", config), ids, flow),
             "aliquot": aliquots,
             "site": column_of(table, "site", config).fillna(barcoded),
-            "age": parse_numbers(column_of(table, "age", config), "age"),
+            "age": _between(table, "age", config, (0.0, 120.0), "years"),
             "sex": sex.map(normalise_sex),
             "stage": stage.map(collapse_stage),
-            "purity": parse_numbers(column_of(table, "purity", config), "purity"),
+            "purity": _between(table, "purity", config, (0.0, 1.0), "a fraction"),
             "log10_mutation_burden": _burden(table, config),
             "hypermutated": pd.Series(pd.NA, index=table.index, dtype="boolean"),
             "msi": column_of(table, "msi", config),
@@ -265,6 +270,19 @@ def lab_samples(
         )
     chosen = choose_samples(full, rules, flow)
     return chosen[[*SAMPLE_COLUMNS, "redacted", "mutation_profiled"]]
+
+
+def _between(
+    table: pd.DataFrame, ours: str, config: FilesConfig, limits: tuple[float, float], unit: str
+) -> pd.Series[float]:
+    numbers = parse_numbers(column_of(table, ours, config), ours)
+    wrong = numbers[numbers.notna() & ~numbers.between(*limits)]
+    if len(wrong):
+        raise UserError(
+            f"column {ours}: {len(wrong)} values outside {limits[0]:g} to {limits[1]:g}: "
+            f"{some(f'{value:g}' for value in wrong.unique())}; expected {unit}; correct the table"
+        )
+    return numbers
 
 
 def _burden(table: pd.DataFrame, config: FilesConfig) -> pd.Series[float]:

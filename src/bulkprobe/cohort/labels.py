@@ -18,6 +18,7 @@ from tqdm import tqdm
 from bulkprobe.cohort.barcodes import SAMPLE_LENGTH, is_barcode
 from bulkprobe.cohort.flow import Flow
 from bulkprobe.cohort.genes import BROKEN_GZIP, GZIP_MAGIC, open_maybe_gzip, truncated
+from bulkprobe.cohort.legible import legible
 from bulkprobe.cohort.schema import HOTSPOTS, CohortRules, nearest
 from bulkprobe.errors import UserError, some
 
@@ -73,7 +74,7 @@ class MutationStatus:
 def maf_header(path: Path) -> tuple[int, list[str]]:
     """Return the number of comment lines before the header, and the column names."""
     comments = 0
-    with open_maybe_gzip(path) as handle:
+    with legible(path), open_maybe_gzip(path) as handle:
         for line in handle:
             if line.startswith(b"#"):
                 comments += 1
@@ -82,17 +83,18 @@ def maf_header(path: Path) -> tuple[int, list[str]]:
     return comments, []
 
 
-def read_maf(path: Path, rules: CohortRules, *, require_genes: bool = True) -> tuple[MutationStatus, dict[str, int]]:
+def read_maf(path: Path, rules: CohortRules, *, official: bool = True) -> tuple[MutationStatus, dict[str, int]]:
     """Stream a MAF (GRCh37 or 38, packed or not) by blocks and reduce it to labels of `rules.genes`.
 
     A sample is profiled if it has at least one call, silent ones included, whose FILTER is accepted.
     Several aliquots of a sample (15 characters) are united; burden is that of the aliquot with most
     non-silent calls. Returns the status by sample, and the counts rows, accepted, aliquots,
-    aliquots_without_accepted. Errors: `UserError` for missing columns, a damaged file, or (unless
-    `require_genes` is False; then it has no status) a labelled gene that occurs nowhere in the file.
+    aliquots_without_accepted. Errors: `UserError` for missing columns and a damaged file. An `official` file must
+    have FILTER, HGVSp_Short and every labelled gene as well; elsewhere a gene that is not there has no status.
     """
     comments, header = maf_header(path)
-    absent = [name for name in MAF_COLUMNS if name not in header and name not in MAF_OPTIONAL]
+    optional = frozenset() if official else MAF_OPTIONAL
+    absent = [name for name in MAF_COLUMNS if name not in header and name not in optional]
     if absent:
         raise UserError(
             f"{path.name}: no column {some(absent)}; expected a MAF with {some(MAF_COLUMNS)}; check the file"
@@ -123,7 +125,7 @@ def read_maf(path: Path, rules: CohortRules, *, require_genes: bool = True) -> t
     except pa.ArrowInvalid as error:
         raise UserError(f"{path.name}: not a table of {len(header)} columns ({error}); fetch it again") from error
     for gene in rules.genes:
-        if gene not in seen and require_genes:
+        if gene not in seen and official:
             raise UserError(
                 f"labelled gene {gene!r} occurs nowhere in {path.name}{nearest(gene, sorted(seen))}; "
                 "correct cohort.genes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,12 +110,41 @@ def read_cohort(folder: Path) -> Cohort:
         samples=read_columns(folder / SAMPLES, SAMPLE_COLUMNS),
         survival=read_columns(folder / SURVIVAL, SURVIVAL_COLUMNS),
         mutations=read_columns(folder / MUTATIONS, MUTATION_COLUMNS),
-        flow=files.read_json(folder / FLOW),
-        provenance=files.read_json(folder / PROVENANCE),
+        flow=_read_json(folder / FLOW),
+        provenance=_read_json(folder / PROVENANCE),
         expression_path=folder / EXPRESSION,
     )
     _refuse_impossible(cohort)
+    _refuse_lost_shards(cohort.expression_path)
     return cohort
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a cohort folder. Errors: `UserError` for anything else."""
+    try:
+        content = files.read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path.name}: not JSON ({error}); build the cohort again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path.name}: holds no mapping; build the cohort again")
+    return content
+
+
+def _refuse_lost_shards(expression: Path) -> None:
+    """Refuse expression of which no file of values is left: Zarr would read zeros without a word."""
+    for array in (expression / "X", *sorted((expression / "layers").glob("*/"))):
+        if not (array / "zarr.json").is_file():
+            continue  # what is no array at all is refused where it is opened
+        meta = _read_json(array / "zarr.json")
+        if meta.get("node_type") != "array":
+            continue
+        shape, shard = meta["shape"], meta["chunk_grid"]["configuration"]["chunk_shape"]
+        expected = math.prod(-(-length // step) for length, step in zip(shape, shard, strict=True))
+        found = sum(path.is_file() for path in (array / "c").glob("*/*"))
+        if found < expected:
+            raise UserError(
+                f"{expression.name}: {array.name} has {found} of {expected} files of values; build the cohort again"
+            )
 
 
 def _refuse_impossible(cohort: Cohort) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from bulkprobe.cohort.barcodes import BLOOD, METASTASIS, PRIMARY, SAMPLE_LENGTH, is_barcode, split_barcodes
 from bulkprobe.cohort.flow import Flow
+from bulkprobe.cohort.legible import read_text_table
 from bulkprobe.cohort.schema import GROUPS, TCGA_STUDIES, CohortRules
 from bulkprobe.errors import UserError, some
 
@@ -44,13 +45,12 @@ class Quality:
 
 def read_quality(path: Path) -> Quality:
     """Read the PanCanAtlas sample quality table. Errors: `UserError` if columns are missing."""
-    header = pd.read_csv(path, sep="\t", nrows=0).columns
-    absent = [name for name in QUALITY_COLUMNS if name not in header]
+    table = read_text_table(path, "\t", list(QUALITY_COLUMNS))
+    absent = [name for name in QUALITY_COLUMNS if name not in table]
     if absent:
         raise UserError(
             f"{path.name}: no column {some(absent)}, expected {some(QUALITY_COLUMNS)}; fetch the official file again"
         )
-    table = pd.read_csv(path, sep="\t", usecols=list(QUALITY_COLUMNS), dtype=str, keep_default_na=False)
     do_not_use = table["Do_not_use"].str.strip().str.casefold() == "true"
     rna = table["platform"].str.contains("rnaseq", case=False) & ~table["platform"].str.contains("mirna", case=False)
     aliquot = table["aliquot_barcode"]

@@ -24,6 +24,7 @@ LOG_RANGE = 30.0  # no transcriptome stays below 30 reads or 30 TPM; every log2 
 COUNT_TOP = 50.0  # deepest gene of a bulk library: tens of thousands of reads
 # Half a step of the fourth decimal of log2(x + 1), relative to x + 1, and 5 % for float32.
 LOG2_STEP = np.float32(0.5e-4 * np.log(2) * 1.05)
+WHOLE_TELLS = frozenset({"counts", "tpm", "fpkm"})  # counts are mostly whole, the others hardly ever
 TINY_NEGATIVE_SHARE = 0.05  # EB++ correction leaves a few values slightly below zero
 _SLAB = 1 << 16  # values handled at once: they stay in the processor's cache
 
@@ -91,6 +92,7 @@ class Block:
     high: float
     n_zero: int
     n_negative: int
+    n_whole: int  # whole numbers, where the scale is one of which that tells
     sample_sums: npt.NDArray[np.float64]
 
 
@@ -105,13 +107,13 @@ class Linear:
         self.sample_ids = sample_ids
         self.low, self.high = np.inf, -np.inf  # of the values as they stand in the table
         self.sample_sums = np.zeros(len(sample_ids))
-        self.n_values = self.n_zero = self.n_negative = 0
+        self.n_values = self.n_zero = self.n_negative = self.n_whole = 0
 
     def convert(self, genes: Sequence[str], values: Floats, start: int = 0) -> Block:
         """Return linear values; `values`: (n_samples, n_genes), the first row being sample `start`."""
         out = np.empty(values.shape, np.float32)
         sums = np.zeros(len(values))
-        low, high, n_zero, n_negative = np.inf, -np.inf, 0, 0
+        low, high, n_zero, n_negative, n_whole = np.inf, -np.inf, 0, 0, 0
         step = max(1, _SLAB // max(1, values.shape[1]))
         for first in range(0, len(values) if values.size else 0, step):
             raw, linear = values[first : first + step], out[first : first + step]
@@ -121,11 +123,13 @@ class Linear:
             low, high = min(low, least), max(high, most)
             n_zero += int(raw.size - np.count_nonzero(raw))
             n_negative += int(np.count_nonzero(raw < 0)) if least < 0 else 0
+            if self.name in WHOLE_TELLS:
+                n_whole += int(np.count_nonzero(raw == np.rint(raw)))
             np.copyto(linear, raw)
             if self.scale.invert is not None:
                 self.scale.invert(linear)
             np.sum(linear, axis=1, dtype=np.float64, out=sums[first : first + step])
-        return Block(out, start, low, high, n_zero, n_negative, sums)
+        return Block(out, start, low, high, n_zero, n_negative, n_whole, sums)
 
     def accept(self, block: Block) -> Floats:
         """Count a converted block in, and return its values."""
@@ -133,6 +137,7 @@ class Linear:
         self.n_values += block.values.size
         self.n_zero += block.n_zero
         self.n_negative += block.n_negative
+        self.n_whole += block.n_whole
         self.sample_sums[block.start : block.start + len(block.values)] += block.sample_sums
         return block.values
 
@@ -175,17 +180,18 @@ class Linear:
         if self.name == "zscore":
             self._finish_zscore(gene_means)
         elif self.name == "rsem_normalised":
+            if self.low >= 0 and 0 < self.high < LOG_RANGE - 5:
+                self._wrong(f"the largest value is {self.high:.4g}")
             share = self.n_negative / max(1, self.n_values)
             if share > TINY_NEGATIVE_SHARE:
                 self._wrong(f"{100 * share:.0f} % of the values are negative")
         elif self.name == "counts":
             if self.high < COUNT_TOP:
                 self._wrong(f"the largest value is {self.high:.4g}")
-            off = np.abs(self.sample_sums / TPM_SUM - 1).max() if len(self.sample_sums) else 1.0
-            if off < 1e-3 and len(self.sample_sums) > 1:
+            if len(self.sample_sums) > 1 and (self._adds_up(1e-3) or self._like_part_of_tpm()):
                 raise UserError(
-                    f"{self.table} is declared as counts, but every sample adds up to a million: it looks like TPM, "
-                    "set the scale it has"
+                    f"{self.table} is declared as counts, but every sample adds up to "
+                    f"{'' if self._adds_up(1e-3) else 'nearly '}a million: it looks like TPM, set the scale it has"
                 )
         elif self.name in {"tpm", "fpkm"} and self.high < LOG_RANGE - 5:
             self._wrong(f"the largest value is {self.high:.4g}")
@@ -193,10 +199,24 @@ class Linear:
             self._finish_tpm(n_genes)
         if self.name == "fpkm" and self.sample_sums.max(initial=0) > FPKM_SUM_HIGH:
             self._sum_wrong(int(self.sample_sums.argmax()), f"at most {FPKM_SUM_HIGH:g}")
+        if self.name in {"tpm", "fpkm"} and self.n_whole == self.n_values and not self._adds_up(0.01):
+            self._wrong("every value is a whole number", "counts")
+
+    def _adds_up(self, tolerance: float) -> bool:
+        """Tell whether every sample adds up to a million."""
+        return bool((np.abs(self.sample_sums / TPM_SUM - 1) < tolerance).all())
+
+    def _like_part_of_tpm(self) -> bool:
+        """Tell whether no sample has above a million or below half of it, in numbers that are hardly ever whole."""
+        sums = self.sample_sums / TPM_SUM
+        fractional = self.n_values - self.n_whole > 0.9 * (self.n_values - self.n_zero)
+        return fractional and bool((sums.min() >= TPM_SUM_LOW) & (sums.max() <= 1 + 1e-3))
 
     def _finish_tpm(self, n_genes: int) -> None:
         sums = self.sample_sums / TPM_SUM
-        if self.name == "log2_tpm_plus_0.001" and self.low == 0 and self.n_zero > 0.01 * self.n_values:
+        if self.name == "log2_tpm_plus_0.001" and self.low > -9.9 and self.sample_sums.sum() < 2 * self.n_values:
+            self._wrong("no value is at its floor of -9.97 and a typical value stands for less than 2 TPM", "z-scores")
+        if self.name == "log2_tpm_plus_0.001" and self.low == 0:
             guess = "log2(counts + 1)" if sums.max(initial=0) > 2 else "log2(TPM + 1)"
             raise UserError(
                 f"{self.table} is declared as {self.name}, but no value is negative and {self.n_zero} are 0: it looks "
@@ -220,10 +240,12 @@ class Linear:
                 "looks like log-transformed values, set the scale it has"
             )
 
-    def _wrong(self, why: str) -> None:
+    def _wrong(self, why: str, guess: str | None = None) -> None:
+        if self.low == self.high:
+            raise UserError(f"{self.table}: every value is {self.low:g}; expected expression, check the export")
         raise UserError(
-            f"{self.table} is declared as {self.name}, but {why}: it looks like {self._guess(self.low, self.high)}, "
-            "set the scale it has"
+            f"{self.table} is declared as {self.name}, but {why}: it looks like "
+            f"{guess or self._guess(self.low, self.high)}, set the scale it has"
         )
 
     def _sum_wrong(self, sample: int, expected: str) -> None:

@@ -225,7 +225,7 @@ class CohortRules:
             )
         if isinstance(self.zero_time, str) and self.zero_time != "drop":
             raise UserError(f"cohort: zero_time is {self.zero_time!r}, expected 'drop' or a number of days; choose one")
-        if not isinstance(self.zero_time, str) and not self.zero_time > 0:
+        if isinstance(self.zero_time, bool) or (not isinstance(self.zero_time, str) and not self.zero_time > 0):
             raise UserError(f"cohort: zero_time is {self.zero_time}, expected 'drop' or days above zero; choose one")
 
     @classmethod
@@ -238,9 +238,11 @@ class CohortRules:
             if isinstance(default, tuple) != isinstance(value, list | tuple):
                 kind = "a list" if isinstance(default, tuple) else "one value"
                 raise UserError(f"cohort: {key} is {value!r}, expected {kind}; correct it")
+            if isinstance(value, list | tuple) and not all(isinstance(item, str) for item in value):
+                raise UserError(f"cohort: {key} is {value!r}, expected a list of texts; quote what looks like a number")
             if isinstance(default, bool) and not isinstance(value, bool):
                 raise UserError(f"cohort: {key} is {value!r}, expected true or false; correct it")
-            if key == "hypermutation_z" and not isinstance(value, int | float | None):
+            if key == "hypermutation_z" and (isinstance(value, bool) or not isinstance(value, int | float | None)):
                 raise UserError(f"cohort: {key} is {value!r}, expected a number above zero; correct it")
             given[key] = tuple(value) if isinstance(value, list) else value
         return cls(**given)
@@ -265,6 +267,10 @@ SCALES = (
     "zscore",
 )
 ORIENTATIONS = ("auto", "genes_by_samples", "samples_by_genes")
+_ONE_VALUE: tuple[tuple[str, type, str], ...] = (
+    *((key, str, "one path") for key in ("samples", "survival", "genes")),
+    *((key, bool, "true or false") for key in ("allow_unmatched", "allow_all_censored")),
+)
 TIME_UNITS: Mapping[str, float] = MappingProxyType({"days": 1.0, "months": 30.44, "years": 365.25})  # in days
 
 
@@ -314,10 +320,19 @@ class FilesConfig:
                 raise UserError(f"cohort.files: {key} is missing; name it (see the example configuration)")
         for key in ("expression", "mutations"):
             value = given.get(key, ())
-            given[key] = (value,) if isinstance(value, str) else tuple(value)
+            given[key] = (value,) if isinstance(value, str) else value
+            if not isinstance(given[key], list | tuple) or not all(isinstance(path, str) for path in given[key]):
+                raise UserError(f"cohort.files: {key} is {value!r}, expected a path or a list of paths; correct it")
+            given[key] = tuple(given[key])
+        for key, kind, wanted in _ONE_VALUE:
+            if key in given and not isinstance(given[key], kind):
+                raise UserError(f"cohort.files: {key} is {given[key]!r}, expected {wanted}; correct it")
         for key in ("columns", "cancer_types"):
             if not isinstance(given.setdefault(key, {}), Mapping):
                 raise UserError(f"cohort.files: {key} is {given[key]!r}, expected a mapping; write key: value lines")
+        for ours, theirs in given["columns"].items():
+            if not isinstance(theirs, str):
+                raise UserError(f"cohort.files.columns: {ours} is {theirs!r}, expected a column name; quote a number")
         return cls(**given)
 
     def to_mapping(self) -> dict[str, Any]:

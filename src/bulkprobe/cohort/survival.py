@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import openpyxl
 import pandas as pd
+from openpyxl.utils.exceptions import InvalidFileException
 
 from bulkprobe.cohort.flow import Flow
 from bulkprobe.cohort.schema import ENDPOINTS, TIME_UNITS, CohortRules
@@ -52,6 +54,7 @@ _EVENTS = {
     "no": False,
 }
 MONTHS_BELOW = 400  # a longest follow-up under this many "days" …
+WHOLE_FROM = 20  # … or which nothing calls days, over at least this many patients
 FRACTIONAL_SHARE = 0.2  # … with more than this share of fractional values is read as months
 
 
@@ -74,7 +77,10 @@ def read_cdr(path: Path) -> pd.DataFrame:
 
     Errors: `UserError` for a missing sheet or column, or a patient that occurs twice.
     """
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except (BadZipFile, InvalidFileException, KeyError, EOFError) as error:
+        raise UserError(f"{path.name} is not an Excel workbook ({error}): fetch the official file again") from error
     try:
         if CDR_SHEET not in book.sheetnames:
             raise UserError(
@@ -152,7 +158,9 @@ def to_days(times: pd.Series[float], unit: str | None, name: str) -> pd.Series[f
             "since diagnosis; correct the table"
         )
     fractional = float((known % 1 != 0).mean()) if len(known) else 0.0
-    if unit is None and len(known) and known.max() < MONTHS_BELOW and fractional > FRACTIONAL_SHARE:
+    # Whole numbers are judged by their column's name, where there are enough of them.
+    unnamed = "day" not in name.casefold() and len(known) >= WHOLE_FROM
+    if unit is None and len(known) and known.max() < MONTHS_BELOW and (fractional > FRACTIONAL_SHARE or unnamed):
         raise UserError(
             f"column {name}: times look like months, not days (longest {known.max():g}, {fractional:.0%} fractional); "
             "declare the unit: time_unit: months (or time_unit: days if they are days)"

@@ -29,6 +29,8 @@ Floats = npt.NDArray[np.float32]
 BLOCK_BYTES = 1 << 25  # text parsed at once: enough lines to pay pyarrow's cost per column
 MAX_WORKERS = 8  # blocks parsed at once: memory holds that many
 _ID = "id"
+# First cells of a header: below them, names of columns may be numbers.
+CORNERS = frozenset("gene genes gene_id gene_name gene_symbol symbol ensembl_id id sample samples sample_id".split())
 # Read as missing: these become NaN and are judged by the caller. A short list: each costs time on every value.
 MISSING = ["", "NA", "NaN", "nan"]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf(inity)?|nan)", re.IGNORECASE)
@@ -70,7 +72,7 @@ def read_header(path: Path, delimiter: str, *, what: str = "sample") -> Header:
             f"{path.name} has one column in its header ({fields[0][:60]!r}): expected {what} names separated by "
             f"{'a comma' if delimiter == ',' else 'a tab'}"
         )
-    if all(_NUMBER.fullmatch(field) for field in fields[1:]):
+    if fields[0].strip('"').casefold() not in CORNERS and all(_NUMBER.fullmatch(field) for field in fields[1:]):
         raise UserError(
             f"{path.name} has no header: the first line holds numbers ({some(fields[1:4])}), expected {what} names"
         )
