@@ -174,3 +174,13 @@ def test_verify_catches_lost_predictions_and_files(spoilt: Path) -> None:
     path.unlink()
     with inside(spoilt), pytest.raises(UserError, match=r"results are missing: .*survival\.parquet; run `dvc repro`"):
         list(api.verify_results())
+
+
+def test_a_file_that_is_no_splits_table_is_refused(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.parquet"
+    junk.write_bytes(b"not a table")
+    with pytest.raises(UserError, match="is not a Parquet table"):
+        api.read_splits(junk)
+    pd.DataFrame({"label": ["a"]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(UserError, match="has no column task, split, fold, patient_id, role, site"):
+        api.read_splits(tmp_path / "other.parquet")

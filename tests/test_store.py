@@ -175,3 +175,17 @@ def test_an_absent_encoder_says_why(tmp_path: Path) -> None:
     store = read_store(tmp_path / "a.zarr")
     assert store.absent == "no weights here"
     assert read_attributes(tmp_path / "a.zarr")["width"] is None
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [("zarr.json", "is a damaged embedding store"), ("sample_id/c/0", "the sample ids cannot be read")],
+)
+def test_a_store_cut_short_is_one_sentence(tmp_path: Path, part: str, message: str) -> None:
+    path = tmp_path / "a.zarr"
+    save(path)
+    whole = (path / part).read_bytes()
+    (path / part).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=message) as caught:
+        read_store(path)
+    assert "\n" not in str(caught.value)

@@ -15,6 +15,7 @@ from bulkprobe.files import atomic_path, read_json, write_json
 from bulkprobe.params import Params, load_params
 from bulkprobe.probes import save as saving
 from bulkprobe.probes.metrics import auroc, harrell_c
+from bulkprobe.splits import COLUMNS
 from bulkprobe.stages import paths, probe_mutation, probe_survival, probing
 from bulkprobe.stages.embed import embed_cohort
 from bulkprobe.stages.tasks import make_splits, mutation_labels, probing_patients, survival_labels
@@ -38,7 +39,7 @@ def probe_store(
     if splits is not None and not splits.is_file():
         raise UserError(f"there is no splits table {splits}: leave it out, or make one with `dvc repro splits`")
     params, people, vectors = load_params(), read_cohort(cohort), read_store(store)
-    table = make_splits(people, params) if splits is None else pd.read_parquet(splits)
+    table = make_splits(people, params) if splits is None else read_splits(splits)
     run = probe_mutation.run if task == "mutation" else probe_survival.run
     name = str(vectors.attributes.get("encoder", store.stem))
     content, _ = run(vectors, name, people, table, params)
@@ -46,6 +47,23 @@ def probe_store(
         saving.save_probe(save, list(_final_probes(cast(Task, task), vectors, people, content, params)))
     write_json(output, content)
     return content
+
+
+def read_splits(path: Path) -> pd.DataFrame:
+    """Read a splits table; UserError where the file is something else."""
+    try:
+        table = pd.read_parquet(path)
+    except (ValueError, OSError) as problem:  # pyarrow's errors are of these kinds
+        reason = " ".join(str(problem).split())[:200]
+        raise UserError(
+            f"{path} is not a Parquet table ({reason}): give the splits that `dvc repro splits` makes"
+        ) from None
+    missing = [column for column in COLUMNS if column not in table]
+    if missing:
+        raise UserError(
+            f"{path} has no column {some(missing)}, so it is no splits table: its columns are {some(COLUMNS)}"
+        )
+    return table
 
 
 def _final_probes(

@@ -106,7 +106,7 @@ def is_finished(path: Path, *, sample_ids: Sequence[str], width: int, attributes
     """Whether `path` is a complete store of exactly this input; its vectors are looked at shard by shard."""
     if not (path / "zarr.json").is_file():
         return False
-    group = zarr.open_group(str(path), mode="r")
+    group = _open(path)
     if {key: value for key, value in group.attrs.items() if key != "format"} != _plain(attributes):
         return False
     try:
@@ -122,7 +122,7 @@ def read_store(path: Path) -> Store:
     """Read and verify a store; UserError where it is missing, unfinished, or holds NaN."""
     if not (path / "zarr.json").is_file():
         raise UserError(f"{path} is not an embedding store: make one with `bulkprobe embed`")
-    group = zarr.open_group(str(path), mode="r")
+    group = _open(path)
     attributes = dict(group.attrs)
     if attributes.get("absent") is not None:
         return Store(np.empty((0, 0), dtype=np.float32), [], attributes)
@@ -137,7 +137,7 @@ def read_attributes(path: Path) -> dict[str, Any]:
     """Read what a store records about itself, and its width, without reading the vectors."""
     if not (path / "zarr.json").is_file():
         raise UserError(f"{path} is not an embedding store: make one with `bulkprobe embed`")
-    group = zarr.open_group(str(path), mode="r")
+    group = _open(path)
     width = _array(group).shape[1] if "embedding" in group else None
     return {**group.attrs, "width": width}
 
@@ -151,7 +151,10 @@ def _verified(path: Path, group: zarr.Group) -> tuple[zarr.Array[Any], list[str]
     present = len(list((path / "embedding" / "c").glob("*/0")))
     if present != n_shards:
         raise UserError(f"{path} holds {present} of {n_shards} shards: run the embedding again, it resumes")
-    names = [str(name) for name in _read_names(group)]
+    try:
+        names = [str(name) for name in _read_names(group)]
+    except (ValueError, RuntimeError, OSError) as problem:  # what codecs say to cut bytes
+        raise UserError(f"{path}: the sample ids cannot be read ({_one_line(problem)}): embed again") from None
     if len(names) != array.shape[0]:
         raise UserError(f"{path} has {array.shape[0]} vectors but {len(names)} sample ids: embed again")
     return array, names
@@ -187,6 +190,17 @@ def _take_name(aside: Path, path: Path) -> None:
         shutil.rmtree(path)
     aside.rename(path)
     _note(aside).unlink(missing_ok=True)
+
+
+def _open(path: Path) -> zarr.Group:
+    try:
+        return zarr.open_group(str(path), mode="r")
+    except (ValueError, KeyError, TypeError, OSError) as problem:  # what zarr says to damaged metadata
+        raise UserError(f"{path} is a damaged embedding store ({_one_line(problem)}): embed again") from None
+
+
+def _one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())[:200] or type(problem).__name__
 
 
 def _read_names(group: zarr.Group) -> np.ndarray:
