@@ -61,7 +61,7 @@ def test_probe_store_refuses_what_it_cannot_use(made: Path, tmp_path: Path) -> N
             api.probe_store(STORE, tmp_path, "survival", output)
         few = pd.read_parquet("data/splits.parquet")
         few[few.label != "pan_cancer/TP53"].to_parquet(tmp_path / "few.parquet")
-        with pytest.raises(UserError, match="has no 'pan_cancer/TP53', which has 254 patients"):
+        with pytest.raises(UserError, match=r"has no 'pan_cancer/TP53', which has \d+ patients"):
             api.probe_store(STORE, COHORT, "mutation", output, splits=tmp_path / "few.parquet", save=probes)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["few.parquet"]
 
