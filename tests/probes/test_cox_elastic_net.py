@@ -12,7 +12,7 @@ from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 
 from bulkprobe.errors import UserError
-from bulkprobe.probes.cox import ConvergenceError, PartialLikelihood, Ties, cox_objective, fit_cox_path
+from bulkprobe.probes.cox import ConvergenceError, Ties, cox_objective, fit_cox_path
 from bulkprobe.probes.cox_elastic_net import fit_cox_elastic_net
 
 # One worker: the solver is compiled once a process, for half a minute.
@@ -36,8 +36,7 @@ def problem(n: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def objective(
     X: np.ndarray, time: np.ndarray, event: np.ndarray, coef: np.ndarray, penalty: float, l1_ratio: float, ties: Ties
 ) -> float:
-    loss = PartialLikelihood(time, event, ties, over=len(X))
-    value = float(loss.value((X @ coef)[loss.order, None])[0])
+    value = cox_objective(X, time, event, coef, 0.0, ties)
     return value + penalty * (l1_ratio * np.abs(coef).sum() + (1 - l1_ratio) / 2 * float(coef @ coef))
 
 

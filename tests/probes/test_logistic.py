@@ -68,7 +68,8 @@ def test_separated_constant_and_collinear_features() -> None:
     X = np.stack([signal, signal, np.full(30, 7.0), rng.normal(size=30)], axis=1)
     path = fit_logistic_path(X, truth[:, None], [1e-8, 1e-3])
     assert ((path.decision(X)[0] > 0) == truth).all()
-    np.testing.assert_allclose(path.coef[0, :, 0], path.coef[0, :, 1], rtol=1e-6)
+    # The objective is within 1e-9 of its minimum; at a penalty of 1e-8 that leaves the coefficients this much.
+    np.testing.assert_allclose(path.coef[0, :, 0], path.coef[0, :, 1], rtol=1e-5)
     np.testing.assert_allclose(path.coef[0, :, 2], 0.0, atol=1e-12)
     nothing = fit_logistic_path(X[:, 2:3], truth[:, None], [0.1])
     np.testing.assert_allclose(nothing.intercept, np.log(12 / 18))
@@ -83,7 +84,7 @@ def test_a_large_penalty_leaves_the_share() -> None:
 
 def test_refusals() -> None:
     X, Y = problem(20, 3, seed=6)
-    with pytest.raises(ConvergenceError, match="did not converge in 1 iterations"):
+    with pytest.raises(ConvergenceError, match="limit of 1 iterations is reached"):
         fit_logistic_path(X, Y, [1e-6], tol=1e-12, max_iter=1)
     with pytest.raises(ConvergenceError, match="scikit-learn did not converge"), pytest.warns(match="converge"):
         fit_logistic_path(X, Y, [1e-6], tol=1e-12, max_iter=1, solver="sklearn")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bulkprobe.encoders.base import Card, resolve_options
-from bulkprobe.preprocess.covariates import number, one_hot
+from bulkprobe.preprocess.covariates import CLINICAL_WIDTH, clinical_facts
 
 CARD = Card(
     name="clinical",
@@ -20,8 +20,6 @@ CARD = Card(
     scales=(),
     pretraining="none",
 )
-AGE_CENTRE, AGE_UNIT = 60.0, 10.0  # years
-STAGES = ("I", "II", "III", "IV")
 
 
 @dataclass(frozen=True)
@@ -29,15 +27,12 @@ class Facts:
     """Clinical facts as columns."""
 
     attributes: Mapping[str, Any]
-    width: int = 2 + 2 + 2 + len(STAGES)
+    width: int = CLINICAL_WIDTH
     layer: str | None = None
 
     def embed(self, values: np.ndarray | None, obs: pd.DataFrame) -> np.ndarray:
         """Return age, sex, stage as a rank and as indicators, each with its mark for missing values."""
-        age = number(obs.age, AGE_CENTRE, AGE_UNIT)
-        sex = one_hot(obs.sex, ("female",))
-        rank = number(obs.stage.map({stage: i for i, stage in enumerate(STAGES, start=1)}), 2.5, 1.0)
-        return np.concatenate([age, sex, rank, one_hot(obs.stage, STAGES)[:, :-1]], axis=1)
+        return clinical_facts(obs)
 
 
 class Clinical:

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+AGE_CENTRE, AGE_UNIT = 60.0, 10.0  # years
+STAGES = ("I", "II", "III", "IV")
+CLINICAL_WIDTH = 2 + 2 + 2 + len(STAGES)
+
 
 def one_hot(column: pd.Series, categories: Sequence[str]) -> np.ndarray:
     """Return (n_samples, len(categories) + 1) of 0 and 1; the last column marks a missing value."""
@@ -23,3 +27,11 @@ def number(column: pd.Series, centre: float, unit: float) -> np.ndarray:
     values = pd.to_numeric(column).to_numpy(dtype=np.float64, na_value=np.nan)
     missing = ~np.isfinite(values)
     return np.stack([np.where(missing, 0.0, (values - centre) / unit), missing], axis=1).astype(np.float32)
+
+
+def clinical_facts(obs: pd.DataFrame) -> np.ndarray:
+    """Age, sex, stage as a rank and as indicators, each with its mark for missing values: (n, CLINICAL_WIDTH)."""
+    age = number(obs.age, AGE_CENTRE, AGE_UNIT)
+    sex = one_hot(obs.sex, ("female",))
+    rank = number(obs.stage.map({stage: i for i, stage in enumerate(STAGES, start=1)}), 2.5, 1.0)
+    return np.concatenate([age, sex, rank, one_hot(obs.stage, STAGES)[:, :-1]], axis=1)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from bulkprobe.errors import UserError
-from bulkprobe.probes.cox import ConvergenceError, CoxPath, PartialLikelihood, Ties
+from bulkprobe.probes.arrays import Floats
+from bulkprobe.probes.cox import CoxPath, check_problem
+from bulkprobe.probes.partial_likelihood import Outcome, PartialLikelihood, Ties
+from bulkprobe.probes.solver import ConvergenceError
 
-Floats = npt.NDArray[np.float64]
 TOL = 1e-6  # distance from optimality relative to the largest gradient of the model without features
 MAX_ITER = 50  # working sets a penalty
 NEWTON_STEPS = 100  # steps a working set
@@ -41,7 +42,9 @@ def fit_cox_elastic_net(
     """
     X, time = np.asarray(X, dtype=np.float64), np.asarray(time, dtype=np.float64)
     event, grid = np.asarray(event), np.asarray(penalties, dtype=np.float64)
-    _check(X, time, event, grid, l1_ratio, ties)
+    check_problem(X, time, event, grid, ties)
+    if not 0 < l1_ratio <= 1:
+        raise ValueError(f"l1_ratio is {l1_ratio!r}; it must be above 0 and at most 1 (fit_cox_path is the one for 0)")
     try:
         from skglm.datafits import Cox
         from skglm.penalties import L1_plus_L2
@@ -58,7 +61,7 @@ def fit_cox_elastic_net(
     centred = np.zeros((len(X), max(width, 2)), order="F")
     centred[:, :width] = X - X.mean(axis=0)
     outcome = np.asfortranarray(np.column_stack([time, event.astype(np.float64)]))
-    loss = PartialLikelihood(time, event, ties, over=len(X))
+    loss = PartialLikelihood.build([Outcome(time, event)], ties, over=[float(len(X))])
     coef = np.zeros(centred.shape[1])
     goal = tol * np.abs(_gradient(loss, centred, coef)).max(initial=0.0)
     datafit = Cox(use_efron=ties == "efron")
@@ -84,10 +87,7 @@ def fit_cox_elastic_net(
 
 def _gradient(loss: PartialLikelihood, X: Floats, coef: Floats) -> Floats:
     """Gradient by the coefficients, (d,), of the likelihood that the ridge model uses too."""
-    eta = (X @ coef)[loss.order, None]
-    by_eta = np.empty(len(X))
-    by_eta[loss.order] = loss.evaluate(eta, np.arange(1))[1][:, 0]
-    return np.asarray(X.T @ by_eta)
+    return np.asarray(X.T @ loss.evaluate((X @ coef)[None, :, None])[1][0, :, 0])
 
 
 def _from_optimality(gradient: Floats, coef: Floats, penalty: float, l1_ratio: float) -> float:
@@ -95,20 +95,3 @@ def _from_optimality(gradient: Floats, coef: Floats, penalty: float, l1_ratio: f
     slope = gradient + penalty * (1 - l1_ratio) * coef
     zero = np.maximum(np.abs(slope) - penalty * l1_ratio, 0.0)
     return float(np.where(coef == 0, zero, np.abs(slope + penalty * l1_ratio * np.sign(coef))).max(initial=0.0))
-
-
-def _check(X: Floats, time: Floats, event: npt.NDArray[np.generic], grid: Floats, l1_ratio: float, ties: str) -> None:
-    if X.ndim != 2 or time.shape != (len(X),) or event.shape != (len(X),):
-        raise ValueError(f"X has shape {X.shape}, time {time.shape}, event {event.shape}; (n, d), (n,), (n,) expected")
-    if event.dtype != np.bool_:
-        raise ValueError(f"event has type {event.dtype}; it must be bool without missing values")
-    if not np.isfinite(X).all() or not np.isfinite(time).all():
-        raise ValueError("X or time holds values that are NaN or infinite")
-    if not event.any():
-        raise ValueError(f"none of {len(X)} patients has an event; a Cox model needs at least one")
-    if grid.ndim != 1 or not (grid > 0).all() or not np.isfinite(grid).all():
-        raise ValueError(f"penalties of shape {grid.shape} must be positive numbers in one row")
-    if not 0 < l1_ratio <= 1:
-        raise ValueError(f"l1_ratio is {l1_ratio!r}; it must be above 0 and at most 1 (fit_cox_path is the one for 0)")
-    if ties not in get_args(Ties):
-        raise ValueError(f"ties is {ties!r}; it must be one of {', '.join(get_args(Ties))}")

@@ -1,16 +1,19 @@
-"""Ridge logistic regression of many labels and penalties at once."""
+"""Ridge logistic regression of many labels, training parts and penalties at once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from bulkprobe.probes.solver import ConvergenceError, Eigenbasis, Floats, Ints, minimise
+from bulkprobe.probes.arrays import Array, Floats, Ints, namespace, to_device
+from bulkprobe.probes.basis import Basis, Stack, threads_for
+from bulkprobe.probes.solver import ConvergenceError, solve_path
 
-__all__ = ["ConvergenceError", "LogisticPath", "fit_logistic_path", "logistic_objective"]
+__all__ = ["ConvergenceError", "LogisticPath", "fit_logistic_path", "logistic_objective", "solve_logistic"]
 
 TOL = 1e-6  # gradient norm relative to that of the model without features
 MAX_ITER = 2_000
@@ -24,7 +27,7 @@ class LogisticPath:
     coef: Floats
     intercept: Floats
 
-    def decision(self, features: Floats) -> Floats:
+    def decision(self, features: npt.NDArray[np.floating[Any]]) -> Floats:
         """Linear predictors (log-odds) of features (m, d): (n_labels, n_penalties, m)."""
         n_labels, n_penalties, d = self.coef.shape
         flat = features @ self.coef.reshape(n_labels * n_penalties, d).T
@@ -32,74 +35,131 @@ class LogisticPath:
 
 
 def fit_logistic_path(
-    X: Floats,
+    X: npt.NDArray[np.floating[Any]],
     Y: Bools,
     penalties: npt.ArrayLike,
     *,
     tol: float = TOL,
     max_iter: int = MAX_ITER,
     solver: Literal["own", "sklearn"] = "own",
+    device: str = "cpu",
 ) -> LogisticPath:
     """Minimise mean log-loss + penalty / 2 * |w|^2, intercept free, for every label and penalty.
 
-    X: (n, d) features. Y: (n, n_labels) bool, both classes in every column. penalties: (n_penalties,), or
-    (n_labels, n_penalties) for penalties of each label's own; all positive. "sklearn" is the reference solver,
-    one problem after the other. Raises ValueError on what cannot be fitted, ConvergenceError at max_iter.
+    X: (n, d) features, float32 or float64. Y: (n, n_labels) bool, both classes in every column. penalties:
+    (n_penalties,), or (n_labels, n_penalties) for penalties of each label's own; all positive. The optimum is that of
+    float64 arithmetic whatever X is. "sklearn" is the reference solver, one problem after the other. device: "cpu",
+    or a torch device such as "cuda" (not run on a GPU so far).
+    Raises ValueError on what cannot be fitted, ConvergenceError at max_iter.
     """
-    X = np.asarray(X, dtype=np.float64)
+    X = np.asarray(X)
+    X = X if X.dtype == np.float32 else X.astype(np.float64, copy=False)
     Y, grid = _check(X, np.asarray(Y), np.asarray(penalties, dtype=np.float64))
     if solver == "sklearn":
         return _reference(X, Y, grid, tol, max_iter)
-    n, _ = X.shape
-    centre = X.mean(axis=0)
-    basis = Eigenbasis(X - centre)
-    rank = len(basis.spread)
-    design = np.concatenate([basis.scores, np.ones((n, 1))], axis=1)
-    n_labels, n_penalties = grid.shape
-    label = np.repeat(np.arange(n_labels), n_penalties)
-    share = Y.mean(axis=0)[label]
-    ridge = np.concatenate([np.broadcast_to(grid.ravel(), (rank, len(label))), np.zeros((1, len(label)))])
-    variance = np.append(basis.spread**2 / n, 1.0)
-    bound = (share * (1 - share)) * variance[:, None] + ridge
-    start = np.zeros((rank + 1, len(label)))
-    start[-1] = np.log(share / (1 - share))
-    weights = minimise(design, _LogLoss(Y, label), ridge, bound, start, tol=tol, max_iter=max_iter)
-    coef = basis.back(weights[:-1])  # (d, labels x penalties)
-    intercept = weights[-1] - centre @ coef
-    return LogisticPath(
-        np.ascontiguousarray(coef.T).reshape(n_labels, n_penalties, coef.shape[0]),
-        intercept.reshape(n_labels, n_penalties),
-    )
+    centre = X.mean(axis=0, dtype=np.float64)
+    if np.abs(centre).max(initial=0.0) > 1e-6 * np.abs(X).max(initial=0.0):  # else the intercept alone centres
+        X = X - centre.astype(X.dtype)
+        centre = centre.astype(X.dtype).astype(np.float64)
+    else:
+        centre = np.zeros_like(centre)
+    with threads_for(X):
+        coef, intercept = solve_logistic([Basis(X)], [Y], grid[None], tol=tol, max_iter=max_iter, device=device)[0]
+    return LogisticPath(coef, intercept - coef @ centre)
 
 
-def logistic_objective(X: Floats, truth: Bools, coef: Floats, intercept: float, penalty: float) -> float:
+def solve_logistic(
+    bases: Sequence[Basis],
+    labels: Sequence[Bools],
+    grid: Floats,
+    *,
+    tol: float = TOL,
+    max_iter: int = MAX_ITER,
+    device: str = "cpu",
+) -> list[tuple[Floats, Floats]]:
+    """Solve every label of several training parts, one basis each, along a path of penalties.
+
+    labels: (rows, n_labels) for each part. grid: (parts, n_labels, n_penalties), in any order. Returns for each
+    part coefficients (n_labels, n_penalties, d) on the basis's features and intercepts (n_labels, n_penalties).
+    """
+    stack = Stack.build(bases, [np.ones((len(truth), 1)) for truth in labels], device)
+    m, n_labels, n_penalties = grid.shape
+    share = np.stack([truth.mean(axis=0) for truth in labels])  # (m, labels)
+    start = np.zeros((m, stack.width + 1, n_labels))
+    start[:, -1] = np.log(share / (1 - share))
+    order = np.argsort(-grid, axis=2, kind="stable")
+    falling = np.take_along_axis(grid, order, axis=2)
+    ridges = []
+    for number in range(n_penalties):
+        ridge = np.zeros((m, stack.width + 1, n_labels))
+        ridge[:, :-1] = falling[:, None, :, number]
+        ridges.append(to_device(ridge, device))
+    loss = _LogLoss.build(labels, device)
+    found = solve_path(stack, loss, ridges, to_device(start, device), tol=tol, max_iter=max_iter)
+    path = np.empty((m, n_labels, n_penalties, stack.width + 1))
+    np.put_along_axis(path, order[..., None], np.stack(found, axis=-1).transpose(0, 2, 3, 1), axis=2)
+    results = []
+    for basis, weights in zip(bases, path, strict=True):
+        flat = weights[..., : basis.rank].reshape(n_labels * n_penalties, basis.rank)
+        coef = np.ascontiguousarray(basis.back(flat.T).T).reshape(n_labels, n_penalties, -1)
+        results.append((coef, np.ascontiguousarray(weights[..., -1])))
+    return results
+
+
+def logistic_objective(
+    X: npt.NDArray[np.floating[Any]], truth: Bools, coef: Floats, intercept: float, penalty: float
+) -> float:
     """Return what is minimised, mean log-loss + penalty / 2 * |w|^2, for one model; coef (d,)."""
     linear = X @ coef + intercept
     return float(np.logaddexp(0.0, np.where(truth, -linear, linear)).mean() + penalty / 2 * coef @ coef)
 
 
+@dataclass(frozen=True)
 class _LogLoss:
-    """Mean log-loss; column j of the predictors belongs to label `label[j]`."""
+    """Mean log-loss. sign: (m, n, labels) -1 where the label is true, else 1. share: (m, n, 1), 1 / rows of the mask.
 
-    def __init__(self, truth: Bools, label: Ints) -> None:
-        self._truth = truth.astype(np.float64)
-        self._label = label
+    Where rows are padded share is 0.
+    """
 
-    def evaluate(self, eta: Floats, columns: Ints) -> tuple[Floats, Floats, Floats]:
-        truth = self._truth[:, self._label[columns]]
-        small = np.exp(-np.abs(eta))
+    sign: Array
+    share: Array
+    device: str
+
+    @classmethod
+    def build(cls, labels: Sequence[Bools], device: str) -> _LogLoss:
+        n = max(len(truth) for truth in labels)
+        sign = np.ones((len(labels), n, labels[0].shape[1]))
+        share = np.zeros((len(labels), n, 1))
+        for number, status in enumerate(labels):
+            sign[number, : len(status)][status] = -1.0
+            share[number, : len(status)] = 1.0 / len(status)
+        return cls(to_device(sign, device), to_device(share, device), device)
+
+    def take(self, masks: Ints) -> _LogLoss:
+        index = to_device(masks, self.device)
+        return _LogLoss(self.sign[index], self.share[index], self.device)
+
+    def evaluate(self, eta: Array) -> tuple[Array, Array]:
+        xp = namespace(self.device)
+        wrong = self.sign * eta  # the loss is log(1 + exp(wrong))
+        small = xp.exp(-xp.abs(wrong))
+        total = small + 1.0
+        slope = xp.where(wrong >= 0, xp.ones_like(small), small)
+        slope /= total
+        slope *= self.sign * self.share
+        softplus = xp.maximum(wrong, xp.zeros_like(wrong))
+        softplus += xp.log(total)
+        value = xp.matmul(xp.permute_dims(self.share, (0, 2, 1)), softplus)[:, 0]
+        return value, slope
+
+    def weight(self, eta: Array) -> Array:
+        xp = namespace(self.device)
+        small = xp.exp(-xp.abs(eta))
         total = 1.0 + small
-        softplus = np.maximum(eta, 0.0) + np.log1p(small)
-        value = (softplus.sum(axis=0) - np.einsum("nc,nc->c", truth, eta)) / len(eta)
-        probability = np.where(eta >= 0, 1.0, small) / total
-        weight = small / (total * total)  # p (1 - p) without cancellation
-        return value, (probability - truth) / len(eta), weight
-
-    def curvature(self, state: Floats, direction: Floats) -> Floats:
-        return np.asarray(np.einsum("nc,nc,nc->c", state, direction, direction) / len(direction))
+        return xp.sum(self.share * small / (total * total), axis=1, keepdims=True)  # p (1 - p) without cancellation
 
 
-def _check(X: Floats, Y: npt.NDArray[np.generic], grid: Floats) -> tuple[Bools, Floats]:
+def _check(X: npt.NDArray[np.floating[Any]], Y: npt.NDArray[np.generic], grid: Floats) -> tuple[Bools, Floats]:
     if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y):
         raise ValueError(f"X has shape {X.shape} and Y {Y.shape}; (n, d) and (n, n_labels) are expected")
     if Y.dtype != np.bool_:
@@ -116,7 +176,7 @@ def _check(X: Floats, Y: npt.NDArray[np.generic], grid: Floats) -> tuple[Bools, 
     return np.asarray(Y, dtype=np.bool_), grid
 
 
-def _reference(X: Floats, Y: Bools, grid: Floats, tol: float, max_iter: int) -> LogisticPath:
+def _reference(X: npt.NDArray[np.floating[Any]], Y: Bools, grid: Floats, tol: float, max_iter: int) -> LogisticPath:
     """Fit by scikit-learn, which minimises the sum of losses + |w|^2 / (2 C): C = 1 / (n * penalty)."""
     from sklearn.linear_model import LogisticRegression  # slow to import, and seldom wanted
 

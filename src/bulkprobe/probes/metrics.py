@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.special import log_expit
 from scipy.stats import rankdata
 
-from bulkprobe.probes.cox import PartialLikelihood
+from bulkprobe.probes.cox import log_partial_likelihood
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -121,7 +121,7 @@ def harrell_c(time: npt.ArrayLike, event: npt.ArrayLike, risk: npt.ArrayLike) ->
     time: (n,) follow-up, any unit. event: (n,) bool, True = died. risk: (n,), higher = shorter survival. A pair is
     comparable when the shorter time is a death; at equal times a death comes before a censoring and two deaths
     are not comparable (the convention of lifelines). Tied risks count one half. O(n log n) time, O(n) memory.
-    Raises Undefined when no pair is comparable or the risk is constant, ValueError on NaN.
+    Raises Undefined when no pair is comparable or all comparable pairs are tied, ValueError on NaN.
     Harrell, Lee and Mark 1996, DOI 10.1002/(SICI)1097-0258(19960229)15:4<361::AID-SIM168>3.0.CO;2-4.
     """
     time, event, risk = _survival(time, event, risk)
@@ -138,10 +138,12 @@ def harrell_c(time: npt.ArrayLike, event: npt.ArrayLike, risk: npt.ArrayLike) ->
         raise Undefined("no comparable pair", counts)
     _not_constant(risk, len(risk))
     rank = np.unique(risk, return_inverse=True)[1].astype(np.int64)
-    below = _count_below(rank[died], pool, rank)
-    up_to_tied = _count_below(rank[died], pool, rank + 1)
+    below = count_below(rank[died], pool, rank)
+    up_to_tied = count_below(rank[died], pool, rank + 1)
     higher = comparable - int(up_to_tied.sum())
     tied = int((up_to_tied - below).sum())
+    if tied == comparable:
+        raise Undefined("constant risk over all comparable pairs", counts)
     return (higher + tied / 2) / comparable
 
 
@@ -152,11 +154,10 @@ def cox_log_likelihood(time: npt.ArrayLike, event: npt.ArrayLike, linear: npt.Ar
     Efron 1977, DOI 10.1080/01621459.1977.10480613.
     """
     time, event, linear = _survival(time, event, linear)
-    loss = PartialLikelihood(time, event, ties="efron")
-    return -float(loss.value(linear[loss.order, None])[0])
+    return float(log_partial_likelihood(time, event, linear[:, None])[0])
 
 
-def _count_below(values: Ints, prefix: Ints, bound: Ints) -> Ints:
+def count_below(values: Ints, prefix: Ints, bound: Ints) -> Ints:
     """For each query, how many of the first `prefix` values are smaller than `bound`; a wavelet matrix.
 
     values, bound: integers >= 0. One pass over values and queries per bit, nothing is kept between bits.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,19 @@ import pandas as pd
 
 from bulkprobe.errors import UserError, some
 from bulkprobe.probes import units
+from bulkprobe.probes.arrays import Floats, Ints
 from bulkprobe.probes.metrics import Undefined, WithinType, auroc, average_precision, within_type_auroc
-from bulkprobe.probes.solver import Floats, Ints
 from bulkprobe.probes.transform import Transform
-from bulkprobe.probes.tuning import Choice, check_penalties, has_both_classes, tune_logistic
+from bulkprobe.probes.tuning import (
+    Choice,
+    LabelledPart,
+    Selection,
+    Settings,
+    Variant,
+    check_penalties,
+    has_both_classes,
+    tune_logistic_parts,
+)
 
 PAN_CANCER = "pan_cancer"
 HOTSPOT = "_hotspot"  # ends the label of hot-spot mutations
@@ -26,11 +35,11 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class _Scored:
-    """One label and split: rows of the tested patients, their scores, the choice; or why there is none."""
+    """One label and split: rows of the tested patients; scores and choice of each variant, or why there are none."""
 
     rows: Ints
-    score: Floats
-    choice: Choice | None
+    scores: Mapping[Variant, Floats]
+    choices: Mapping[Variant, Choice]
     reason: str | None
 
 
@@ -43,6 +52,8 @@ def probe_mutation(
     *,
     transform: Transform,
     penalties: Sequence[float],
+    selection: Selection = "lowest",
+    common_width: int | None = None,
     hypermutated: pd.Series | None = None,
     min_positives: int = 10,
     n_jobs: int = 2,
@@ -53,14 +64,15 @@ def probe_mutation(
     patient id, columns "<cohort>/<gene>", values bool, NA where not profiled (left out, never wild type).
     splits: the table of `splits.assemble`. hypermutated: bool or NA by patient id; only patients flagged True are
     left out of "without_hypermutated", which is null where no flag of the label's patients is known. That and
-    "informative_types" are other sets of test patients, scored by the same models. A label with fewer than
-    min_positives positives or negatives is not probed: null with counts.
+    "informative_types" are other sets of test patients, scored by the same models. "common_width" is another probe,
+    of the first common_width principal components. A label with fewer than min_positives positives or negatives is
+    not probed: null with counts.
 
     Returns the "labels" part of the metrics file and the predictions; a score is the linear predictor, that is
     log-odds, higher = more likely mutated. Byte-equal for any order of patients and any n_jobs.
     """
     index = units.check_embedding(embedding, patients)
-    grid = check_penalties(penalties)
+    settings = Settings(check_penalties(penalties), transform, selection, common_width)
     parts = units.parts_of(splits, "mutation", [str(label) for label in labels.columns], index)
     truth = _truth(labels, index, parts)
     kind = units.by_patient(types, index, "the cancer types")
@@ -70,7 +82,7 @@ def probe_mutation(
     known = {label: _known(parts[label], truth[label]) for label in parts}
     too_few = {label: _too_few(truth[label], rows, min_positives) for label, rows in known.items()}
     _check_types(kind, known)
-    scored = _run(embedding, parts, truth, too_few, grid, transform, n_jobs)
+    scored = _run(embedding, parts, truth, too_few, settings, n_jobs)
     metrics = {}
     columns: dict[str, list[Any]] = {key: [] for key in ("label", "split", "patient_id", "score", "truth")}
     names = index.to_numpy(dtype=object)
@@ -81,15 +93,15 @@ def probe_mutation(
         if flags is not None and flags.iloc[known[label]].notna().any():
             flagged = flags.fillna(False).to_numpy(dtype=bool)
         metrics[label] = _label_metrics(
-            label, of_label, scored, known[label], status, kind.to_numpy(dtype=object), flagged, too_few[label]
+            of_label, scored, known[label], status, kind.to_numpy(dtype=object), flagged, too_few[label], settings
         )
         for part in of_label:
             result = scored.get((label, part.split))
-            if result is not None and result.choice is not None:
+            if result is not None and result.reason is None:
                 columns["label"] += [label] * len(result.rows)
                 columns["split"] += [part.split] * len(result.rows)
                 columns["patient_id"] += names[result.rows].tolist()
-                columns["score"] += result.score.tolist()
+                columns["score"] += result.scores["own"].tolist()
                 columns["truth"] += status[result.rows].tolist()
     missing = [None] * len(columns["label"])
     whole = {**columns, "task": ["mutation"] * len(missing), "time": missing, "event": missing}
@@ -133,64 +145,89 @@ def _run(
     parts: dict[str, list[units.Part]],
     truth: pd.DataFrame,
     too_few: dict[str, str | None],
-    grid: Floats,
-    transform: Transform,
+    settings: Settings,
     n_jobs: int,
 ) -> dict[tuple[str, int], _Scored]:
-    """Score every label and split; labels of the same patients and parts are one unit of work."""
-    groups: dict[tuple[Any, ...], list[tuple[str, int]]] = {}
-    content: dict[tuple[Any, ...], tuple[Ints, Bools, Ints]] = {}
+    """Score every label and split; labels of the same patients and parts are solved together, over several splits."""
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    content: dict[tuple[Any, ...], list[tuple[Ints, Bools, Ints]]] = {}
     for label, of_label in parts.items():
         if too_few[label] is not None:
             continue
         profiled = truth[label].notna().to_numpy()
-        for part in of_label:
-            here = profiled[part.rows]
-            rows, test, fold = part.rows[here], part.test[here], part.fold[here]
-            key = (label.rpartition("/")[0], part.split, rows.tobytes(), test.tobytes(), fold.tobytes())
-            groups.setdefault(key, []).append((label, part.split))
-            content[key] = rows, test, fold
+        here = [profiled[part.rows] for part in of_label]
+        chosen = [(p.rows[h], p.test[h], p.fold[h]) for p, h in zip(of_label, here, strict=True)]
+        key = (label.rpartition("/")[0], *(array.tobytes() for triple in chosen for array in triple))
+        groups.setdefault(key, []).append(label)
+        content[key] = chosen
+    work, names = [], []
+    for key, labels in groups.items():
+        splits = [part.split for part in parts[labels[0]]]
+        columns = [truth[label].to_numpy(dtype=bool, na_value=False) for label in labels]
+        for numbers in units.chunks(len(splits), len(content[key][0][0]), embedding.shape[1]):
+            chosen = [content[key][number] for number in numbers]
+            status = [np.stack([column[rows] for column in columns], axis=1) for rows, _, _ in chosen]
+            work.append((chosen, status, settings))
+            names.append([(labels, splits[number]) for number in numbers])
     # The longest units first, so that no process is left alone with one at the end.
-    order = sorted(groups, key=lambda key: (-len(content[key][0]), key[:2]))
-    work = []
-    for key in order:
-        rows, test, fold = content[key]
-        status = np.stack([truth[label].to_numpy(dtype=bool, na_value=False)[rows] for label, _ in groups[key]], axis=1)
-        work.append((rows, test, fold, status, grid, transform))
-    results = units.run_units(_score_unit, work, embedding, n_jobs, "mutation probes")
+    order = sorted(range(len(work)), key=lambda number: -sum(len(rows) for rows, _, _ in work[number][0]))
+    results = units.run_units(_score_unit, [work[number] for number in order], embedding, n_jobs, "mutation probes")
     return {
-        name: scored
-        for key, of_unit in zip(order, results, strict=True)
-        for name, scored in zip(groups[key], of_unit, strict=True)
+        (label, split): scored
+        for number, of_unit in zip(order, results, strict=True)
+        for (labels, split), of_split in zip(names[number], of_unit, strict=True)
+        for label, scored in zip(labels, of_split, strict=True)
     }
 
 
 def _score_unit(
-    embedding: units.Rows, rows: Ints, test: Bools, fold: Ints, status: Bools, grid: Floats, transform: Transform
-) -> list[_Scored]:
-    """Tune and fit all labels of a unit on its training patients and score its test patients."""
-    tested = rows[test]
-    truth = status[~test]
-    able = has_both_classes(truth, fold[~test])
-    scored: list[_Scored] = []
-    tuned = None
-    if able.any():
-        tuned = tune_logistic(np.asarray(embedding[rows[~test]]), truth[:, able], fold[~test], grid, transform)
-        score = tuned.score(np.asarray(embedding[tested]))
-    place = np.cumsum(able) - 1
-    for label in range(status.shape[1]):
-        if tuned is None or not able[label]:
-            positives = int(truth[:, label].sum())
-            reason = f"one class only in training (positives {positives}, negatives {len(truth) - positives})"
-            scored.append(_Scored(tested, np.zeros(0), None, reason))
-        else:
-            column = np.ascontiguousarray(score[:, place[label]])
-            scored.append(_Scored(tested, column, tuned.choices[place[label]], None))
+    embedding: units.Rows,
+    splits: Sequence[tuple[Ints, Bools, Ints]],
+    status: Sequence[Bools],
+    settings: Settings,
+) -> list[list[_Scored]]:
+    """Tune and fit all labels of a unit on the training patients of its splits and score their test patients."""
+    scored: list[list[_Scored]] = []
+    able = np.stack(
+        [has_both_classes(s[~test], fold[~test]) for (_, test, fold), s in zip(splits, status, strict=True)]
+    )
+    for (rows, test, _), truth, usable in zip(splits, status, able, strict=True):
+        of_split = []
+        for label in range(truth.shape[1]):
+            positives, n = int(truth[~test, label].sum()), int((~test).sum())
+            reason = (
+                None
+                if usable[label]
+                else f"one class only in training (positives {positives}, negatives {n - positives})"
+            )
+            of_split.append(_Scored(rows[test], {}, {}, reason))
+        scored.append(of_split)
+    # Nearly always every split can be tuned on every label; those that cannot are solved apart.
+    for pattern in np.unique(able, axis=0):
+        chosen = np.flatnonzero((able == pattern).all(axis=1)).tolist()
+        labels = np.flatnonzero(pattern)
+        if len(labels) == 0:
+            continue
+        parts = []
+        for number in chosen:
+            rows, test, fold = splits[number]
+            train = np.asarray(embedding[rows[~test]])
+            parts.append(LabelledPart(train, status[number][~test][:, labels], fold[~test]))
+        for number, tuned in zip(chosen, tune_logistic_parts(parts, settings), strict=True):
+            rows, test, _ = splits[number]
+            tested = np.asarray(embedding[rows[test]])
+            scores = {variant: model.score(tested) for variant, model in tuned.items()}
+            for place, label in enumerate(labels.tolist()):
+                scored[number][label] = _Scored(
+                    rows[test],
+                    {variant: np.ascontiguousarray(score[:, place]) for variant, score in scores.items()},
+                    {variant: model.choices[place] for variant, model in tuned.items()},
+                    None,
+                )
     return scored
 
 
 def _label_metrics(
-    label: str,
     parts: Sequence[units.Part],
     scored: dict[tuple[str, int], _Scored],
     known: Ints,
@@ -198,28 +235,29 @@ def _label_metrics(
     types: npt.NDArray[np.object_],
     flagged: Bools | None,
     too_few: str | None,
+    settings: Settings,
 ) -> dict[str, Any]:
+    label = parts[0].label
     cohort, _, gene = label.rpartition("/")
     splits = [part.split for part in parts]
     results = [scored.get((label, split)) for split in splits]
     everyone = np.ones(len(truth), dtype=bool)
 
-    def over(metric: Any, included: Bools) -> list[tuple[Any, str | None]]:
+    def over(metric: Any, included: Bools, variant: Variant = "own") -> list[tuple[Any, str | None]]:
         values: list[tuple[Any, str | None]] = []
         for result in results:
-            if result is None or result.choice is None:
+            if result is None or result.reason is not None:
                 values.append((None, too_few if result is None else result.reason))
                 continue
             here = included[result.rows]
-            rows, score = result.rows[here], result.score[here]
+            rows, score = result.rows[here], result.scores[variant][here]
             values.append(units.attempt(lambda rows=rows, score=score: metric(truth[rows], score, types[rows])))  # type: ignore[misc]
         return values
 
     def summary(values: list[tuple[Any, str | None]]) -> dict[str, Any]:
         return units.refused(too_few, splits) if too_few is not None else units.summarise(values, splits)
 
-    choices = [None if result is None else result.choice for result in results]
-    curves = [choice.curve for choice in choices if choice is not None]
+    several = len(set(types[known].tolist())) > 1
     metrics: dict[str, Any] = {
         "cohort": cohort,
         "gene": gene.removesuffix(HOTSPOT),
@@ -227,14 +265,21 @@ def _label_metrics(
         "n": len(known),
         "positives": int(truth[known].sum()),
         **summary(over(_auroc, everyone)),
-        "penalty": [None if choice is None else choice.penalty for choice in choices],
-        "grid_edge_hits": sum(choice is not None and choice.grid_edge for choice in choices),
-        "tuning_curve": [units.rounded(x) for x in np.mean(curves, axis=0)] if curves else None,
+        **units.choice_columns([None if result is None else result.choices.get("own") for result in results]),
         "average_precision": summary(over(_average_precision, everyone)),
         "without_hypermutated": _without(flagged, known, truth, over, summary, splits),
     }
-    if len(set(types[known].tolist())) > 1:
+    if several:
         metrics["within_type"] = _within(over(within_type_auroc, everyone), summary)
+    if settings.common_width is not None:
+        common: dict[str, Any] = {
+            "width": settings.common_width,
+            **summary(over(_auroc, everyone, "common")),
+            **units.choice_columns([None if result is None else result.choices.get("common") for result in results]),
+        }
+        if several:
+            common["within_type"] = _within(over(within_type_auroc, everyone, "common"), summary)
+        metrics["common_width"] = common
     if cohort == PAN_CANCER:
         chosen = informative_types(truth[known], types[known])
         included = np.isin(types.astype(str), chosen)

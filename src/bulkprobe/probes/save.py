@@ -15,9 +15,11 @@ from threadpoolctl import threadpool_limits
 
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_path
-from bulkprobe.probes.cox import fit_cox_path
-from bulkprobe.probes.logistic import fit_logistic_path
-from bulkprobe.probes.solver import Floats
+from bulkprobe.probes.arrays import Floats
+from bulkprobe.probes.cox import Ties, solve_cox
+from bulkprobe.probes.cox_elastic_net import fit_cox_elastic_net
+from bulkprobe.probes.logistic import solve_logistic
+from bulkprobe.probes.partial_likelihood import Outcome
 from bulkprobe.probes.transform import FittedTransform, Transform
 
 FORMAT = "bulkprobe probes 1"
@@ -60,10 +62,10 @@ def fit_mutation_probe(
 ) -> Probe:
     """Fit a label's final logistic model on all its patients; rows (n, width), truth (n,) bool, both classes."""
     with threadpool_limits(1):  # so that bytes do not depend on the number of threads
-        fitted, prepared = transform.fit(rows)
-        path = fit_logistic_path(prepared, truth[:, None], [penalty])
+        prepared = transform.fit(rows)
+        coef, intercept = solve_logistic([prepared.basis], [truth[:, None]], np.array([[[penalty]]]))[0]
     return Probe(
-        "mutation", label, penalty, len(rows), fitted, path.coef[0, 0], float(path.intercept[0, 0]), dict(encoder)
+        "mutation", label, penalty, len(rows), prepared.fitted, coef[0, 0], float(intercept[0, 0]), dict(encoder)
     )
 
 
@@ -76,12 +78,17 @@ def fit_survival_probe(
     penalty: float,
     transform: Transform,
     encoder: Mapping[str, Any],
+    ties: Ties = "efron",
+    l1_ratio: float = 0.0,
 ) -> Probe:
     """Fit a label's final Cox model on all its patients; rows (n, width), time (n,) days, event (n,) bool."""
     with threadpool_limits(1):
-        fitted, prepared = transform.fit(rows)
-        path = fit_cox_path(prepared, time, event, [penalty])
-    return Probe("survival", label, penalty, len(rows), fitted, path.coef[0], 0.0, dict(encoder))
+        prepared = transform.fit(rows)
+        if l1_ratio > 0:
+            coef = fit_cox_elastic_net(prepared.rows, time, event, [penalty], l1_ratio, ties).coef
+        else:
+            coef = solve_cox([prepared.basis], [Outcome(time, event)], np.array([[penalty]]), ties)[0][0]
+    return Probe("survival", label, penalty, len(rows), prepared.fitted, coef[0], 0.0, dict(encoder))
 
 
 def predict(probe: Probe, X: Rows) -> Floats:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bulkprobe.probes.metrics import ROUNDING, Floats, Ints, Undefined, _count_below
+from bulkprobe.probes.metrics import ROUNDING, Floats, Ints, Undefined, count_below
 
 Bools = npt.NDArray[np.bool_]
 TIED_TOL = 1e-8  # risks at most this far apart are tied in Uno's C, as in scikit-survival
@@ -243,7 +243,7 @@ def _pairs(score: Floats, of: Floats, pool: Ints, tied_tol: float) -> tuple[Ints
     low += of - values[low] > tied_tol
     high -= values[high - 1] - of > tied_tol
     ranks = rank.astype(np.int64)
-    return _count_below(ranks, pool, low), _count_below(ranks, pool, high)
+    return count_below(ranks, pool, low), count_below(ranks, pool, high)
 
 
 def _counts(train_time: Floats, train_event: Bools, time: Floats, event: Bools) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from bulkprobe.errors import UserError, some
 from bulkprobe.probes.metrics import Undefined
+from bulkprobe.probes.tuning import Choice
 
+UNIT = 1 << 22  # patients x rank x splits of one unit of work
 DIGITS = 6  # of the numbers in metric files
 Rows = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
@@ -109,6 +111,26 @@ def run_units(
 def _work_on_file(work: Callable[..., Result], path: Path, unit: tuple[Any, ...]) -> Result:
     with threadpool_limits(1):
         return work(np.load(path, mmap_mode="r"), *unit)
+
+
+def chunks(splits: int, patients: int, width: int) -> Iterator[list[int]]:
+    """Numbers of splits that make one unit of work: all where they are small, each alone where they are large."""
+    together = max(1, UNIT // (patients * max(1, min(patients, width))))
+    for start in range(0, splits, together):
+        yield list(range(start, min(start + together, splits)))
+
+
+def choice_columns(choices: Sequence[Choice | None]) -> dict[str, Any]:
+    """What a metrics file says of the penalties chosen, one entry of `choices` a split."""
+    curves = [choice.curve for choice in choices if choice is not None]
+    errors = [choice.errors for choice in choices if choice is not None and choice.errors is not None]
+    return {
+        "penalty": [None if choice is None else choice.penalty for choice in choices],
+        "grid_edge_hits": sum(choice is not None and choice.grid_edge for choice in choices),
+        "tuning_curve": [rounded(x) for x in np.mean(curves, axis=0)] if curves else None,
+        "tuning_curves": [None if choice is None else [rounded(x) for x in choice.curve] for choice in choices],
+        "tuning_errors": [rounded(x) for x in np.mean(errors, axis=0)] if errors else None,
+    }
 
 
 def attempt(metric: Callable[[], Result]) -> tuple[Result | None, str | None]:
