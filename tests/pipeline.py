@@ -33,6 +33,7 @@ SMALL: dict[str, Any] = {
         "penalties": [0.1, 0.01],
     },
     "probe_survival": {"types": TYPES, "endpoints": ["OS"], "min_events": 5, "penalties": [1.0, 0.1]},
+    "compare": {"n_boot": 50},
 }
 
 

@@ -124,9 +124,21 @@ def test_an_absent_encoder_has_empty_metrics_and_no_predictions(spoilt: Path, tm
 def test_verify_says_what_it_checked(made: Path) -> None:
     with inside(made):
         lines = list(api.verify_results())
-    assert len(lines) == 1 + 3 * 3
+    assert len(lines) == 2 + 3 * 3
     assert lines[0] == "data/splits.parquet: every patient once a split, 7 labels"
     assert "metrics/mutation/pca.json: 12 scores equal to those recomputed from the predictions" in lines
+
+
+def test_verify_catches_a_changed_comparison(spoilt: Path) -> None:
+    path = spoilt / "metrics/compare.json"
+    content = read_json(path)
+    content["tasks"]["survival"]["against_reference"]["expression"]["mean"] = 0.2
+    write_json(path, content)
+    with (
+        inside(spoilt),
+        pytest.raises(UserError, match=r"survival: metrics/compare\.json says mean 0\.2 of expression"),
+    ):
+        list(api.verify_results())
 
 
 @pytest.mark.parametrize("task", ["mutation", "survival"])

@@ -73,6 +73,21 @@ def test_penalties_must_be_positive(tmp_path: Path, content: dict[str, Any]) -> 
         load_params(save(tmp_path, content))
 
 
+def test_the_reference_of_comparisons_must_be_an_encoder(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["compare"]["reference"] = "pcs"
+    with pytest.raises(UserError, match=r"compare\.reference is 'pcs', but .* has no such name: give one of .*pca"):
+        load_params(save(tmp_path, content))
+
+
+@pytest.mark.parametrize(("key", "value"), [("n_boot", 5), ("level", 1.0), ("level", 0.05)])
+def test_draws_and_level_of_comparisons_have_bounds(
+    tmp_path: Path, content: dict[str, Any], key: str, value: float
+) -> None:
+    content["compare"][key] = value
+    with pytest.raises(UserError, match=rf"compare\.{key} is {value}, but input should be"):
+        load_params(save(tmp_path, content))
+
+
 def test_two_problems_are_both_told(tmp_path: Path, content: dict[str, Any]) -> None:
     content["splits"]["n_splits"] = "many"
     content["splits"]["scheme"] = "year"

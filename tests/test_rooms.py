@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,7 +153,21 @@ def test_every_stage_runs_the_source_of_its_own_checkout() -> None:
 
 
 def test_torch_is_not_imported_by_stages_that_need_none() -> None:
-    for name in ("fetch", "cohort", "splits", "probe_mutation", "probe_survival", "summary"):
+    for name in ("fetch", "cohort", "splits", "probe_mutation", "probe_survival", "compare", "summary"):
         for module in closure(f"{PACKAGE}.stages.{name}"):
             text = MODULES[module].read_text(encoding="utf-8")
-            assert not re.search(r"^\s*(import|from) torch\b", text, re.M), f"{name} imports torch through {module}"
+            assert not re.search(r"^(import|from) torch\b", text, re.M), f"{name} imports torch through {module}"
+
+
+def test_a_fit_on_the_cpu_imports_no_torch() -> None:
+    """The solvers name torch for a GPU, inside functions; a stage starts without those seconds."""
+    code = (
+        "import sys, numpy as np\n"
+        "import bulkprobe.stages.probe_mutation, bulkprobe.stages.probe_survival\n"
+        "from bulkprobe.probes.logistic import fit_logistic_path\n"
+        "X = np.random.default_rng(0).normal(size=(20, 3))\n"
+        "fit_logistic_path(X, X[:, :1] > 0, [1.0])\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env)

@@ -27,7 +27,7 @@ def inside(folder: Path, *arguments: str) -> Iterator[None]:
 
 def make_workspace(folder: Path) -> Path:
     """Run every stage on the small cohort."""
-    from bulkprobe.stages import cohort, embed, fetch, probe_mutation, probe_survival, splits, summary
+    from bulkprobe.stages import cohort, compare, embed, fetch, probe_mutation, probe_survival, splits, summary
 
     folder.mkdir(parents=True)
     write_params(folder, small_params())
@@ -39,6 +39,7 @@ def make_workspace(folder: Path) -> Path:
             for stage in (embed, probe_mutation, probe_survival):
                 stage.main()
     with inside(folder):
+        compare.main()
         summary.main()
     return folder
 

@@ -16,7 +16,7 @@ from bulkprobe.params import Params, load_params
 from bulkprobe.probes import save as saving
 from bulkprobe.probes.metrics import auroc, harrell_c
 from bulkprobe.splits import COLUMNS
-from bulkprobe.stages import paths, probe_mutation, probe_survival, probing
+from bulkprobe.stages import compare, paths, probe_mutation, probe_survival, probing
 from bulkprobe.stages.embed import embed_cohort
 from bulkprobe.stages.tasks import make_splits, mutation_labels, probing_patients, survival_labels
 from bulkprobe.store import Store, read_store
@@ -90,7 +90,12 @@ def _final_probes(
             rows = survival[survival.label == label]
             place = patients.types.index.get_indexer(rows.patient_id)
             yield saving.fit_survival_probe(
-                vectors[place], rows.time.to_numpy(float), rows.event.to_numpy(bool), **shared
+                vectors[place],
+                rows.time.to_numpy(float),
+                rows.event.to_numpy(bool),
+                ties=params.probe_survival.ties,
+                l1_ratio=params.probe_survival.l1_ratio,
+                **shared,
             )
 
 
@@ -128,7 +133,7 @@ def predict_store(probes: Path, store: Path, output: Path) -> pd.DataFrame:
 def verify_results() -> Iterator[str]:
     """Check the results of the pipeline in the current folder; UserError at the first that does not hold."""
     params = load_params()
-    made = [paths.SPLITS]
+    made = [paths.SPLITS, paths.COMPARE]
     for task in ("mutation", "survival"):
         for name in params.encoders:
             made += [paths.metrics_path(task, name), paths.predictions_path(task, name)]
@@ -146,6 +151,7 @@ def verify_results() -> Iterator[str]:
         for task in ("mutation", "survival"):
             n = _recompute(name, task, splits)
             yield f"{paths.metrics_path(task, name)}: {n} scores equal to those recomputed from the predictions"
+    yield f"{paths.COMPARE}: {_recompare(params)} differences equal to those recomputed from the metrics"
 
 
 def _recompute(encoder: str, task: str, splits: pd.DataFrame) -> int:
@@ -175,6 +181,27 @@ def _recompute(encoder: str, task: str, splits: pd.DataFrame) -> int:
                     "run `dvc repro`"
                 )
             checked += 1
+    return checked
+
+
+def _recompare(params: Params) -> int:
+    """Recompute every difference to the reference encoder and its p-value, without drawing patients again."""
+    metrics = {
+        name: {task: read_json(paths.metrics_path(task, name)) for task in ("mutation", "survival")}
+        for name in params.encoders
+    }
+    again = compare.run(metrics, {}, pd.Series(dtype=str), params, n_boot=0)
+    known, checked = read_json(paths.COMPARE), 0
+    for task, comparisons in again["tasks"].items():
+        stored = known.get("tasks", {}).get(task, {}).get("against_reference", {})
+        for name, entry in comparisons["against_reference"].items():
+            for key in ("mean", "p_calibrated"):
+                if stored.get(name, {}).get(key) != entry[key]:
+                    raise UserError(
+                        f"{task}: {paths.COMPARE} says {key} {stored.get(name, {}).get(key)} of {name} against "
+                        f"{again['reference']}, the metrics {entry[key]}; run `dvc repro`"
+                    )
+            checked += entry["mean"] is not None
     return checked
 
 

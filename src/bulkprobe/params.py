@@ -96,6 +96,8 @@ class ProbeMutation(Section):
     within_type: dict[str, list[str]]
     min_positives: int = Field(ge=2)
     penalties: list[float]
+    selection: Literal["lowest", "one_standard_error"]
+    common_width: int | None = Field(ge=1)
 
     _penalties = field_validator("penalties")(_descending)
 
@@ -107,8 +109,20 @@ class ProbeSurvival(Section):
     endpoints: list[Literal["OS", "DSS", "DFI", "PFI"]]
     min_events: int = Field(ge=2)
     penalties: list[float]
+    selection: Literal["lowest", "one_standard_error"]
+    common_width: int | None = Field(ge=1)
+    ties: Literal["efron", "breslow"]
+    l1_ratio: float = Field(ge=0, le=1)
 
     _penalties = field_validator("penalties")(_descending)
+
+
+class Compare(Section):
+    """Paired comparisons: the encoder that all others are compared with, draws of the bootstrap, level of intervals."""
+
+    reference: str
+    n_boot: int = Field(ge=20, le=100_000)
+    level: float = Field(ge=0.5, lt=1)
 
 
 class Params(Section):
@@ -122,6 +136,7 @@ class Params(Section):
     encoders: dict[str, EncoderEntry]
     probe_mutation: ProbeMutation
     probe_survival: ProbeSurvival
+    compare: Compare
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -135,9 +150,15 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}, but a mapping of sections was expected")
     try:
-        return Params.model_validate(content)
+        params = Params.model_validate(content)
     except ValidationError as problem:
         raise UserError("; ".join(_sentences(path, problem))) from None
+    if params.compare.reference not in params.encoders:
+        raise UserError(
+            f"{path}: compare.reference is {params.compare.reference!r}, but section encoders has no such name: "
+            f"give one of {', '.join(params.encoders)}"
+        )
+    return params
 
 
 def _sentences(path: Path, problem: ValidationError) -> Iterator[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from fakes import context
 
-from bulkprobe.report.page import ReportContext, render_page
+from bulkprobe.report.context import ReportContext
+from bulkprobe.report.page import render_page
 
 TYPES = ("BRCA", "COADREAD", "KIRC", "KIRP", "LUAD", "PAAD", "SKCM")  # half of them: drawing takes the time
 

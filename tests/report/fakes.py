@@ -5,14 +5,18 @@ Scores are drawn, and the metrics are computed from them, so that curves, tables
 
 from __future__ import annotations
 
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bulkprobe.report.page import ReportContext
+from bulkprobe.params import load_params
+from bulkprobe.report.context import ReportContext
 from bulkprobe.report.tables import summarise
+from bulkprobe.stages import compare
 
 SPLITS = 10
 SLOPES = {"EGFR": 1.8, "KRAS": 1.6, "TP53": 1.6, "PIK3CA": 0.7, "PBRM1": 0.6, "BAP1": 0.0}
@@ -35,6 +39,9 @@ STRENGTH = {
     "clinical": (0.1, 0.3, 0.6),
 }
 SAME = "the score is the same for every test patient"
+NARROW = ("cancer_type", "clinical")
+COMMON_WIDTH = 64
+TOO_NARROW = "the embedding is narrower than the common width"
 BASELINES = ("pca", "cancer_type", "clinical")
 CONSTANT = "the score is constant within every cancer type, so no pair of one type can be ordered"
 
@@ -66,6 +73,55 @@ def block(per_split: list[float | None], reason: str = "no split had both classe
         "per_split": per_split,
         "reason": None if known else reason,
     }
+
+
+def near(per_split: list[float | None], seed: str, shift: float = 0.0) -> list[float | None]:
+    """Scores beside the given ones, the same for the same seed."""
+    rng = np.random.default_rng(zlib.crc32(seed.encode()))
+    noise = shift + rng.normal(0, 0.01, len(per_split))
+    return [
+        None if score is None else round(float(np.clip(score + step, 0, 1)), 6)
+        for score, step in zip(per_split, noise, strict=True)
+    ]
+
+
+def common_width(encoder: str, label: str, per_split: list[float | None]) -> dict[str, Any]:
+    """The block of the common width; narrow encoders have none."""
+    if encoder in NARROW:
+        return {"width": COMMON_WIDTH, **block([None] * SPLITS, TOO_NARROW)}
+    return {"width": COMMON_WIDTH, **block(near(per_split, f"{encoder} {label} common", -0.005))}
+
+
+def beside(encoder: str, label: str, per_split: list[float | None]) -> dict[str, Any]:
+    """What stands beside Harrell's C of one survival label."""
+    clinical = near([0.6] * SPLITS, f"{label} clinical")
+    both = [
+        None if c is None else round(c + (0.2 * (score - 0.5) if score is not None else 0.0), 6)
+        for c, score in zip(near(clinical, f"{encoder} {label} both"), per_split, strict=True)
+    ]
+    added = [round(b - c, 6) for b, c in zip(both, clinical, strict=True) if b is not None and c is not None]
+    return {
+        "common_width": common_width(encoder, label, per_split),
+        "uno_c": {**block(near(per_split, f"{encoder} {label} uno"), SAME), "tau_days": [1800.0] * SPLITS},
+        "integrated_brier": block(near([0.19] * SPLITS, f"{encoder} {label} brier")),
+        "clinical": block(clinical),
+        "with_clinical": block(both),
+        "added_value": block([*added]),
+    }
+
+
+def compared(mutation: dict[str, Any], survival: dict[str, Any], n_boot: int = 1000) -> dict[str, Any]:
+    """What the stage `compare` says of these metrics; bootstrap intervals are invented, a little narrower."""
+    params = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+    metrics = {name: {"mutation": mutation[name], "survival": survival[name]} for name in mutation}
+    content = compare.run(metrics, {}, pd.Series(dtype=str), params, n_boot=0)
+    for task in content["tasks"].values():
+        for entry in task["against_reference"].values():
+            if entry["low"] is not None:
+                half = 0.4 * (entry["high"] - entry["low"])
+                ends = {"low": round(entry["mean"] - half, 6), "high": round(entry["mean"] + half, 6)}
+                entry["bootstrap"] = {**ends, "n_patients": 321, "n_undefined": 0, "reason": None}
+    return {**content, "n_boot": n_boot}
 
 
 def context(seed: int = 7, patients_per_type: int = 70, types: tuple[str, ...] = TYPES) -> ReportContext:
@@ -110,6 +166,7 @@ def context(seed: int = 7, patients_per_type: int = 70, types: tuple[str, ...] =
             "probe_survival": {"penalties": [0.001, 0.1, 10.0], "inner_folds": 5, "endpoints": ["OS", "PFI"]},
         },
         version="0.1.0",
+        compare=compared(mutation, survival),
     )
 
 
@@ -180,6 +237,7 @@ def _encoder(
                 **block(per_split, SAME),
                 **{"reasons": {}, "penalty": [0.1] * SPLITS, "grid_edge_hits": edge},
                 "advice": "left truncation: time runs from first diagnosis" if name == "SKCM" else None,
+                **beside(encoder, f"{name}/{endpoint}", per_split),
             }
             if endpoint == "OS":
                 rows.append(_rows("survival", f"{name}/OS", tests, scores))
@@ -195,7 +253,13 @@ def _encoder(
             "types": known,
             "undefined": [name for name in means if name not in known],
         }
-    shared = {"encoder": encoder, "simulated": True, "untrained": encoder not in BASELINES, "absent": None}
+    shared = {
+        "encoder": encoder,
+        "simulated": True,
+        "common_width": COMMON_WIDTH,
+        "untrained": encoder not in BASELINES,
+        "absent": None,
+    }
     mutation = {**shared, "task": "mutation", "metric": "auroc", "width": 128, "labels": labels}
     survival = {**shared, "task": "survival", "metric": "c_index", "labels": outcome, "overall": overall}
     return pd.concat(rows, ignore_index=True), mutation, survival
@@ -231,6 +295,11 @@ def _label(
             **(block([None] * SPLITS, CONSTANT) if constant else block(within)),
             **{"pairs": 1234, "n": len(members), "macro_mean": None if constant else 0.61},
         }
+    if encoder not in NARROW or "within_type" in label:
+        label["common_width"] = common_width(encoder, f"{cohort}/{gene}", label["per_split"])
+    if "within_type" in label:
+        within = label["within_type"]["per_split"]
+        label["common_width"]["within_type"] = common_width(encoder, f"{cohort}/{gene} within", within)
     if cohort == "pan_cancer":
         label["informative_types"] = {**block([auroc(*pair) for pair in pairs]), "types": ["BRCA", "LUAD"]}
     return label

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from bulkprobe.report import curves
-from bulkprobe.report.page import ReportContext
+from bulkprobe.report.context import ReportContext
 
 
 def mutation_rows(split: int, score: list[float], truth: list[bool]) -> pd.DataFrame:

@@ -12,7 +12,9 @@ import pytest
 from fakes import block
 
 from bulkprobe.report import figures, tables
-from bulkprobe.report.page import ReportContext, composition, render_page, split_count
+from bulkprobe.report.context import ReportContext
+from bulkprobe.report.drawings import composition
+from bulkprobe.report.page import render_page, split_count
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "col", "wbr"}
 HOSTILE = "<script>alert('x')</script>\"&$\\frac{1}$"

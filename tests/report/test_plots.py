@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from bulkprobe.report import plots
-from bulkprobe.report.page import ReportContext
+from bulkprobe.report.context import ReportContext
 
 TEMPLATES = sorted((Path(__file__).parents[2] / ".dvc" / "plots").glob("*.json"))
 # Template -> the file it draws and its x and y.
 DRAWN = {
+    "difference_dots": ("compare.csv", "mean", "encoder"),
     "task_bars": ("tasks.csv", "mean", "encoder"),
     "interval_dots": ("genes.csv", "mean", "encoder"),
     "roc": ("roc.csv", "fpr", "tpr"),
@@ -23,7 +24,15 @@ DRAWN = {
 
 
 def write(folder: Path, report: ReportContext) -> list[Path]:
-    return plots.write_plots(folder, report.mutation, report.survival, report.cards, report.predictions, report.planted)
+    return plots.write_plots(
+        folder,
+        report.mutation,
+        report.survival,
+        report.cards,
+        report.predictions,
+        report.planted,
+        report.compare,
+    )
 
 
 def test_files_columns_and_equal_bytes(report: ReportContext, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bulkprobe.report import tables
-from bulkprobe.report.page import ReportContext
+from bulkprobe.report.context import ReportContext
 
 CONSTANT = "the score is constant within every cancer type"
 

@@ -55,6 +55,9 @@ def study(seed: int) -> tuple[Cohort, np.ndarray, Params, pd.DataFrame]:
             "site": "A1",
             "hypermutated": pd.array([False] * N, dtype="boolean"),
             "for_probing": True,
+            "age": 50.0 + np.arange(N) % 31,
+            "sex": np.where(np.arange(N) % 3, "female", "male"),
+            "stage": np.array(["I", "II", "III", "IV"])[np.arange(N) % 4],
         }
     )
     mutated = rng.random(N) < 1 / (1 + np.exp(-1.2 * rows[:, 0]))

@@ -35,15 +35,17 @@ def read(folder: Path, name: str) -> dict:  # type: ignore[type-arg]
 @pytest.mark.parametrize("name", ENCODERS)
 def test_metrics_files_have_the_promised_keys(untouched: Path, name: str, task: str) -> None:
     content = read(untouched, f"metrics/{task}/{name}.json")
-    head = {"encoder", "task", "metric", "width", "transform", "simulated", "untrained", "absent", "protocol", "labels"}
+    head = {"encoder", "task", "metric", "width", "common_width", "transform", "simulated", "untrained", "absent"}
+    head |= {"protocol", "labels"}
     assert set(content) == head | ({"overall"} if task == "survival" else set())
     assert (content["encoder"], content["task"], content["simulated"]) == (name, task, True)
     assert content["metric"] == {"mutation": "auroc", "survival": "c_index"}[task]
-    protocol = {"n_splits", "test_fraction", "inner_folds", "scheme", "penalties", "seed"}
+    protocol = {"n_splits", "test_fraction", "inner_folds", "scheme", "penalties", "selection", "seed"}
     assert set(content["protocol"]) == protocol
     own = {
-        "mutation": {"gene", "kind", "positives", "average_precision", "without_hypermutated"},
-        "survival": {"endpoint", "events", "advice"},
+        "mutation": {"gene", "kind", "positives", "average_precision", "without_hypermutated", "common_width"},
+        "survival": {"endpoint", "events", "advice", "common_width", "uno_c", "integrated_brier"}
+        | {"clinical", "with_clinical", "added_value"},
     }[task]
     assert content["labels"]
     for label, entry in content["labels"].items():
@@ -120,18 +122,19 @@ def test_another_penalty_reruns_one_task(changed: Copy) -> None:
     params = changed.params()
     params["probe_survival"]["penalties"] = [1.0, 0.01]
     write_params(changed.folder, params)
+    # `compare` reads no parameter of the probes: it reruns once their results have changed.
     wanted = {f"probe_survival@{name}" for name in ENCODERS} | {"summary"}
     assert set(json.loads(changed.dvc("status", "--json").stdout)) == wanted
-    assert stages_named(changed.dvc("repro", "--dry").stdout) == wanted
+    assert stages_named(changed.dvc("repro", "--dry").stdout) - {"compare"} == wanted
 
 
 def test_an_option_of_an_encoder_reruns_that_encoder(changed: Copy) -> None:
     params = changed.params()
     params["encoders"]["pca"]["options"]["components"] = 7
     write_params(changed.folder, params)
-    assert set(json.loads(changed.dvc("status", "--json").stdout)) == {"embed@pca", "summary"}
+    assert set(json.loads(changed.dvc("status", "--json").stdout)) == {"embed@pca", "compare", "summary"}
     ran = stages_named(changed.dvc("repro").stdout)
-    assert ran == {"embed@pca", "probe_mutation@pca", "probe_survival@pca", "summary"}
+    assert ran == {"embed@pca", "probe_mutation@pca", "probe_survival@pca", "compare", "summary"}
     assert read(changed.folder, "metrics/mutation/pca.json")["transform"] == {"kind": "pca", "size": 7}
 
 
@@ -140,7 +143,7 @@ def test_an_encoder_that_is_switched_off_is_named_absent_and_stops_nothing(chang
     params["encoders"]["expression"]["enabled"] = False
     write_params(changed.folder, params)
     ran = stages_named(changed.dvc("repro").stdout)
-    assert ran == {"embed@expression", "probe_mutation@expression", "probe_survival@expression", "summary"}
+    assert ran == {"embed@expression", "probe_mutation@expression", "probe_survival@expression", "compare", "summary"}
     for task in TASKS:
         assert "enabled: false" in read(changed.folder, f"metrics/{task}/expression.json")["absent"]
     assert set(read(changed.folder, "metrics/summary.json")["expression"].values()) == {None}
@@ -172,7 +175,7 @@ def test_dvc_shows_metrics_and_plots(reproduced: Copy, tmp_path: Path) -> None:
     done = reproduced.dvc("plots", "show", "--out", str(tmp_path / "plots"))
     page = (tmp_path / "plots/index.html").read_text()
     assert "index.html" in done.stdout
-    for name in ("tasks", "genes", "cancers", "roc", "kaplan_meier", "planted"):
+    for name in ("tasks", "genes", "cancers", "compare", "roc", "kaplan_meier", "planted"):
         assert (reproduced.folder / f"metrics/plots/{name}.csv").is_file()
         assert f"#metrics_plots_{name}_csv" in page, name
 
@@ -184,6 +187,6 @@ def test_two_folders_give_the_same_bytes(reproduced: Copy, tmp_path: Path) -> No
     locked = (other.folder / "dvc.lock").read_bytes()
     assert locked == (reproduced.folder / "dvc.lock").read_bytes()
     stages = yaml.safe_load(locked)["stages"]
-    assert len(stages) == 4 + 3 * len(ENCODERS)
+    assert len(stages) == 5 + 3 * len(ENCODERS)
     for name in ("metrics/summary.json", "metrics/headline.json", "metrics/plots/roc.csv"):
         assert (other.folder / name).read_bytes() == (reproduced.folder / name).read_bytes()

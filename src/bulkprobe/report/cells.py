@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 import pandas as pd
@@ -40,6 +41,12 @@ class Table:
     notes: Sequence[str] = ()
     wide: bool = False
 
+    @property
+    def edges(self) -> set[int]:
+        """The columns at which a group of several begins: a thin line keeps groups apart."""
+        starts = list(accumulate(span for _, span in self.groups))[:-1]
+        return set(starts) if any(span > 1 for _, span in self.groups[1:]) else set()
+
 
 @dataclass
 class Notes:
@@ -71,45 +78,86 @@ def score(mean: Any, sd: Any, reason: Any, notes: Notes, tip: str = "") -> Cell:
     """Show mean ± sd to three decimals; a missing value is a dash with its reason as tooltip and footnote."""
     if mean is None or pd.isna(mean):
         why = str(reason) if reason else "undefined, no reason was recorded"
-        return Cell(MISSING, tip=why, note=notes.number(why), number=True)
+        return Cell(MISSING, tip=why, note=notes.number(tables.without_counts(why)), number=True)
     spread = "" if sd is None or pd.isna(sd) else f"± {float(sd):.3f}"
     return Cell(f"{float(mean):.3f}", sort=f"{float(mean):.6f}", spread=spread, tip=tip, number=True)
 
 
-def headline(tasks: pd.DataFrame, cards: Cards, splits: int) -> Table:
-    """Seven summary tasks per encoder."""
+def plus(value: float) -> str:
+    """Write a difference with its sign, to three decimals."""
+    return f"{value:+.3f}".replace("-", "−") if f"{abs(value):.3f}" != "0.000" else "0.000"
+
+
+def signed(value: Any, reason: Any, notes: Notes, spread: str = "", tip: str = "") -> Cell:
+    """Show a difference with its sign; a missing one is a dash with its reason."""
+    cell = score(value, None, reason, notes, tip)
+    return cell if cell.text == MISSING else replace(cell, text=plus(float(value)), spread=spread)
+
+
+def interval(entry: Mapping[str, Any]) -> str:
+    """Write the ends of an interval; empty without one."""
+    low, high = entry.get("low"), entry.get("high")
+    return f"{plus(low)} to {plus(high)}" if low is not None and high is not None else ""
+
+
+def p_value(value: float | None) -> Cell:
+    """Show a p-value to three decimals; smaller ones as such."""
+    if value is None:
+        return Cell(MISSING, number=True)
+    return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", sort=f"{value:.12g}", number=True)
+
+
+def headline(tasks: pd.DataFrame, cards: Cards, splits: int, common: pd.DataFrame, width: int | None) -> Table:
+    """Seven summary tasks per encoder, at its own width and, where anything was probed there, at the common one."""
     notes, rows = Notes(), []
+    beside = width is not None and common["mean"].notna().any()
+    at_common = dict(tuple(common.groupby("encoder", sort=False)))
     for encoder, group in tasks.groupby("encoder", sort=False):
         card = cards.get(str(encoder), {})
         tags: tuple[str, ...] = ("baseline",) if card.get("kind") == "baseline" else ()
         tags += ("untrained",) if card.get("untrained") else ()
         row = [words(encoder, tip=str(card.get("title") or ""), tags=tags), count(card.get("width"))]
-        for task in tables.records(group):
-            tip = f"sd over {task['splits']} of {splits} splits" if task["splits"] < splits else ""
-            cell = score(task["mean"], task["sd"], task["reason"], notes, tip)
-            if task["undefined"] and cell.text != MISSING:
-                labels = task["labels"] + len(task["undefined"].split(", "))
-                left_out = f"mean over {task['labels']} of {labels} labels; left out as undefined: {task['undefined']}"
-                cell = Cell(**{**vars(cell), "tip": left_out, "note": notes.number(left_out)})
-            row.append(cell)
+        row += _task_cells(group, splits, notes)
+        if beside:
+            row += _task_cells(at_common[encoder], splits, notes)
         rows.append(row)
     columns = ["Encoder", "Width", *TASKS.values()]
     groups = [("", 2), ("Mutation in all cancers: AUROC", 2), ("Mutation in one cancer: AUROC", 4), ("C-index", 1)]
-    return Table("headline", f"Mean ± sd over {splits} splits", columns, rows, groups, notes.texts)
+    if beside:
+        columns += TASKS.values()
+        groups.append((f"The same at the common width of {width}", len(TASKS)))
+    return Table("headline", f"Mean ± sd over {splits} splits", columns, rows, groups, notes.texts, wide=bool(beside))
+
+
+def _task_cells(group: pd.DataFrame, splits: int, notes: Notes) -> list[Cell]:
+    row = []
+    for task in tables.records(group):
+        tip = f"sd over {task['splits']} of {splits} splits" if task["splits"] < splits else ""
+        cell = score(task["mean"], task["sd"], task["reason"], notes, tip)
+        if task["undefined"] and cell.text != MISSING:
+            labels = task["labels"] + len(task["undefined"].split(", "))
+            left_out = f"mean over {task['labels']} of {labels} labels; left out as undefined: {task['undefined']}"
+            cell = replace(cell, tip=left_out, note=notes.number(left_out))
+        row.append(cell)
+    return row
 
 
 def genes(table: pd.DataFrame) -> Table:
-    """Pan-cancer genes: AUROC over all pairs beside AUROC within type."""
+    """Pan-cancer genes: AUROC over all types, over informative types, and between patients of one type."""
     chosen = table[table["cohort"] == PAN_CANCER]
     labels = list(dict.fromkeys(chosen["label"]))
     notes, by_cell, rows = Notes(), chosen.set_index(["encoder", "label"]), []
     for encoder in dict.fromkeys(chosen["encoder"]):
         row = [words(encoder)]
         for label in labels:
-            row += _cells(by_cell, (encoder, label), ("", "within_"), notes)
+            row += cells_of(by_cell, (encoder, label), ("", "informative_", "within_"), notes)
         rows.append(row)
-    groups = [("", 1), *((_title(chosen, label), 2) for label in labels)]
-    columns = ["Encoder", *(["all pairs", "within type"] * len(labels))]
+    types = chosen.drop_duplicates("label").set_index("label")["informative_types"]
+    groups = [("", 1), *((_title(chosen, label), 3) for label in labels)]
+    for listed in dict.fromkeys(types):
+        named = ", ".join(_title(chosen, label) for label in labels if types[label] == listed)
+        notes.texts.append(f"{named}: informative types {listed or 'none'}")
+    columns = ["Encoder", *(["all types", "informative", "within type"] * len(labels))]
     return Table("genes", "Pan-cancer AUROC, mean ± sd", columns, rows, groups, notes.texts, wide=True)
 
 
@@ -122,7 +170,7 @@ def cohorts(table: pd.DataFrame) -> Table:
     for encoder in dict.fromkeys(chosen["encoder"]):
         row = [words(encoder)]
         for label in labels:
-            row += _cells(by_cell, (encoder, label), ("", "within_") if label in merged else ("",), notes)
+            row += cells_of(by_cell, (encoder, label), ("", "within_") if label in merged else ("",), notes)
         rows.append(row)
     groups, columns = [("", 1)], ["Encoder"]
     for label in labels:
@@ -130,24 +178,6 @@ def cohorts(table: pd.DataFrame) -> Table:
         groups.append((_title(chosen, label, with_cohort=True), len(parts)))
         columns += parts
     return Table("cohorts", "AUROC inside one cancer, mean ± sd", columns, rows, groups, notes.texts, wide=True)
-
-
-def cancers(table: pd.DataFrame, endpoint: str) -> Table:
-    """Harrell's C per cancer type for one endpoint."""
-    chosen = table[table["endpoint"] == endpoint]
-    types = list(dict.fromkeys(chosen["cohort"]))
-    notes, by_cell, rows = Notes(), chosen.set_index(["encoder", "cohort"]), []
-    first = chosen.drop_duplicates("cohort").set_index("cohort")
-    for advice in chosen["advice"].dropna().unique():
-        named = ", ".join(first.index[first["advice"] == advice])
-        notes.number(f"{named}: {advice}")
-    for encoder in dict.fromkeys(chosen["encoder"]):
-        rows.append([words(encoder), *(_cells(by_cell, (encoder, name), ("",), notes)[0] for name in types)])
-    columns = ["Encoder", *types]
-    groups = [("patients / events", 1)]
-    groups += [(f"{first.loc[name, 'n']} / {first.loc[name, 'events']}", 1) for name in types]
-    caption = f"C-index for {endpoint} by cancer type, mean ± sd"
-    return Table(f"cancers-{endpoint}", caption, columns, rows, groups, notes.texts, wide=True)
 
 
 def every_label(table: pd.DataFrame) -> Table:
@@ -164,7 +194,7 @@ def every_label(table: pd.DataFrame) -> Table:
         cells.append(count(row["grid_edge_hits"]))
         rows.append(cells)
     columns = ["Label", "Kind", "Encoder", "Patients", "Mutated", "Splits", "AUROC", "Within type"]
-    columns += ["Without hypermutated", "Informative types", "Average precision", "Grid edge"]
+    columns += ["Without hypermutated", "Informative types", "Average precision", "Common width", "Grid edge"]
     return Table("every-label", "Every mutation label, mean ± sd", columns, rows, notes=notes.texts, wide=True)
 
 
@@ -176,10 +206,7 @@ def planted(table: pd.DataFrame) -> Table:
         cells = [words(row["label"]), words(row["measure"]), words(row["strength"])]
         cells += [count(row["positives"]), score(row["true"], None, "no true predictor for this label", notes)]
         cells += [words(row["encoder"]), score(row["recovered"], None, undefined, notes)]
-        difference = score(row["difference"], None, undefined, notes)
-        if difference.text != MISSING:
-            difference = Cell(f"{row['difference']:+.3f}".replace("-", "−"), difference.sort, number=True)
-        rows.append([*cells, difference])
+        rows.append([*cells, signed(row["difference"], undefined, notes)])
     columns = ["Label", "Measure", "Planted", "Positives or events", "True predictor", "Encoder", "Recovered"]
     caption = "Planted against recovered, on the same test patients"
     return Table("planted", caption, [*columns, "Difference"], rows, notes=notes.texts, wide=True)
@@ -197,7 +224,7 @@ def planted_wide(table: pd.DataFrame, cards: Cards) -> Table:
             value, difference = by_encoder["recovered"].get(name), by_encoder["difference"].get(name)
             cell = score(value, None, f"undefined for {name}, see the tables above", notes)
             if difference is not None and pd.notna(difference):
-                cell = Cell(**{**vars(cell), "spread": f"{difference:+.3f}".replace("-", "−")})
+                cell = replace(cell, spread=plus(difference))
             row.append(cell)
         others = by_encoder["recovered"].drop(baselines, errors="ignore").dropna()
         span = f"{others.min():.3f} to {others.max():.3f}" if len(others) else ""
@@ -258,7 +285,8 @@ def _flat(content: Any, path: str = "") -> list[tuple[str, str]]:
     return [(path, "" if content is None else str(content))]
 
 
-def _cells(by_cell: pd.DataFrame, key: tuple[Any, Any], prefixes: Sequence[str], notes: Notes) -> list[Cell]:
+def cells_of(by_cell: pd.DataFrame, key: tuple[Any, Any], prefixes: Sequence[str], notes: Notes) -> list[Cell]:
+    """Show the score of one encoder and label, one cell a prefix of its columns."""
     if key not in by_cell.index:
         return [score(None, None, "this encoder was not probed on this label", notes) for _ in prefixes]
     row = by_cell.loc[key]

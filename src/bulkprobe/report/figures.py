@@ -36,6 +36,7 @@ AROUND_HALF = LinearSegmentedColormap.from_list(
 WIDTH = 11.0  # inches; the page stretches every figure to its own width
 SQUARE = 2.2  # inches a row of six square panels takes with its title
 NAME_LENGTH = 26
+ON_LINE: Any = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # a mark that stands on the line of reference
 STYLE: Any = {
     "svg.hashsalt": "bulkprobe",
     "svg.fonttype": "none",  # text stays text: it can be searched, copied and read aloud
@@ -63,7 +64,7 @@ def headline(tasks: pd.DataFrame, cards: Cards) -> str:
     by_cell = tasks.set_index(["encoder", "task"])
     low = (tasks["mean"] - tasks["sd"].fillna(0)).min()
     left: float = 0.4 if pd.isna(low) else min(0.4, float(np.floor(low * 10)) / 10)
-    with _figure(WIDTH, 1.1 + 0.24 * len(encoders)) as (figure, svg):
+    with canvas(WIDTH, 1.1 + 0.24 * len(encoders)) as (figure, svg):
         panels = figure.subplots(1, len(TASKS), sharey=True, sharex=True)
         for axes, (task, title) in zip(panels, TASKS.items(), strict=True):
             axes.set_title(title)
@@ -71,7 +72,7 @@ def headline(tasks: pd.DataFrame, cards: Cards) -> str:
             for row, encoder in enumerate(encoders):
                 mean, sd = by_cell.loc[(encoder, task), "mean"], by_cell.loc[(encoder, task), "sd"]
                 if pd.isna(mean):
-                    axes.text(0.5, row, "–", ha="center", va="center", color=GREY)
+                    axes.text(0.5, row, "–", ha="center", va="center", color=GREY, bbox=ON_LINE)
                     continue
                 _interval(axes, float(mean), 0.0 if pd.isna(sd) else float(sd), row, cards.get(encoder, {}))
             axes.grid(axis="x", color="#eeeeee")
@@ -89,7 +90,7 @@ def heat_dots(values: pd.DataFrame, colour_label: str, gaps: Sequence[int] = ())
     `gaps`: positions before which a thin line separates groups of columns. A dash is an undefined value.
     """
     rows, columns = values.shape
-    with _figure(WIDTH, 1.0 + 0.3 * rows) as (figure, svg):
+    with canvas(WIDTH, 1.0 + 0.3 * rows) as (figure, svg):
         axes = figure.subplots()
         y, x = (index.ravel() for index in np.indices((rows, columns)))
         flat = values.to_numpy(float).ravel()
@@ -159,7 +160,7 @@ def composition(table: pd.DataFrame, genes: Sequence[str]) -> str:
     `table` has one row a type: cancer_type, patients, events (share 0-1 or NaN), and one column a gene (share).
     """
     rows = len(table)
-    with _figure(WIDTH, 1.0 + 0.2 * rows) as (figure, svg):
+    with canvas(WIDTH, 1.0 + 0.2 * rows) as (figure, svg):
         left, right = figure.subplots(1, 2, width_ratios=[1.1, 1], sharey=True)
         place = np.arange(rows)
         patients, share = table["patients"].to_numpy(float), table["events"].to_numpy(float)
@@ -264,7 +265,7 @@ def _legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
 def _grid(names: Sequence[str], across: int, height: float) -> Iterator[tuple[list[Axes], list[str]]]:
     """Give one panel a name, `across` in a row, all with the same vertical axis."""
     down = -(-len(names) // across)
-    with _figure(WIDTH, 0.5 + height * down) as (figure, svg):
+    with canvas(WIDTH, 0.5 + height * down) as (figure, svg):
         first = figure.add_subplot(down, across, 1)
         others = [figure.add_subplot(down, across, place + 1, sharey=first) for place in range(1, len(names))]
         panels = [first, *others]
@@ -272,7 +273,7 @@ def _grid(names: Sequence[str], across: int, height: float) -> Iterator[tuple[li
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
+def canvas(width: float, height: float) -> Iterator[tuple[Figure, list[str]]]:
     """Give a figure to draw on; when the block ends, the list holds its SVG, fit to stand inside a page."""
     result: list[str] = []
     with mpl.rc_context(STYLE), warnings.catch_warnings():

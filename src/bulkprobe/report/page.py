@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from bulkprobe.report import cells, curves, figures, plots, tables
-from bulkprobe.report.tables import ENDPOINT, PAN_CANCER, REFERENCE, Metrics, Summary
+from bulkprobe.report import cells, cells_survival, comparison, figures, tables
+from bulkprobe.report.context import ReportContext
+from bulkprobe.report.drawings import draw
+from bulkprobe.report.tables import REFERENCE
 
 SOURCE_STUDY = (
     "Kim JH et al. Benchmarking gene expression foundation models on bulk RNA-Seq data. "
@@ -21,48 +19,7 @@ SOURCE_STUDY = (
 SOURCE_LINK = "https://doi.org/10.1158/1538-7445.AM2026-5478"
 EDGE_SHARE = 0.1  # of an encoder's fits: from here on the page warns of the grid
 # What a reader will look for and this page does not hold yet.
-NOT_YET = (
-    "paired differences between encoders with a corrected test and multiplicity",
-    "every embedding at one common width",
-    "what an embedding adds to age, sex and stage",
-    "how far bulk samples lie from what the models were trained on",
-    "Uno's C beside Harrell's",
-)
-
-
-@dataclass(frozen=True)
-class ReportContext:
-    """Everything the page shows, as plain values.
-
-    cards: encoder -> title, kind ("baseline" or "foundation"), pooling, width, untrained, pretraining, licence,
-    coverage (share 0-1 of its vocabulary that the cohort measures, or None), absent (reason or None); optional:
-    saw_tcga (bool, text or None) and priors (text).
-    flow: rows of rule, before, dropped, after, note. planted: rows as in `tables.planted_table`, None without truth.
-    predictions: encoder -> task, label, split, patient_id, score (higher = mutated, or worse survival), truth, time
-    (days), event. samples: the cohort's sample table, with os_event
-    and one column a gene (bool or missing) where the stage adds them.
-    """
-
-    summary: Summary
-    mutation: Mapping[str, Metrics]
-    survival: Mapping[str, Metrics]
-    cards: Mapping[str, Mapping[str, Any]]
-    flow: Sequence[Mapping[str, Any]]
-    provenance: Mapping[str, Any]
-    simulated: bool
-    planted: Sequence[Mapping[str, Any]] | None
-    predictions: Mapping[str, pd.DataFrame]
-    samples: pd.DataFrame
-    params: Mapping[str, Any]
-    version: str
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure of the page and the sentence that says how to read it."""
-
-    svg: Markup
-    caption: str
+NOT_YET = ("how far bulk samples lie from what the models were trained on",)
 
 
 @dataclass(frozen=True)
@@ -84,9 +41,12 @@ def render_page(context: ReportContext) -> str:
         lstrip_blocks=True,
     )
     tasks = tables.task_table(context.mutation, context.survival)
+    common = tables.task_table(context.mutation, context.survival, common=True)
+    width = tables.common_width(context.mutation, context.survival)
     mutation, survival = tables.mutation_table(context.mutation), tables.survival_table(context.survival)
+    survival_means = tables.survival_means(context.survival)
     planted, splits = tables.planted_table(context.planted), split_count(context)
-    endpoints = [name for name in dict.fromkeys(survival["endpoint"]) if name != ENDPOINT]
+    order, compare = list(dict.fromkeys([*context.mutation, *context.survival])), context.compare
     return environment.get_template("page.html.j2").render(
         context=context,
         fonts=Markup(figures.FONTS),
@@ -98,19 +58,24 @@ def render_page(context: ReportContext) -> str:
         not_yet=NOT_YET,
         study=SOURCE_STUDY,
         study_link=SOURCE_LINK,
-        drawings=_drawings(context, tasks, mutation, survival, planted),
-        headline=cells.headline(tasks, context.cards, splits),
+        drawings=draw(context, tasks, mutation, survival, planted),
+        headline=cells.headline(tasks, context.cards, splits, common, width),
         genes=cells.genes(mutation),
         cohorts=cells.cohorts(mutation),
         every_label=cells.every_label(mutation),
-        survival=cells.cancers(survival, ENDPOINT),
-        other_endpoints=[cells.cancers(survival, name) for name in endpoints],
+        survival_means=cells_survival.means(survival_means, width),
+        survival=cells_survival.cancers(survival),
+        added_value=cells_survival.added_value(survival, survival_means, (compare or {}).get("added_value", {})),
+        every_survival=cells_survival.every_label(survival),
+        sentences=comparison.sentences(compare, order) if compare else [],
+        differences=comparison.overview(compare, order) if compare else None,
+        comparisons=comparison.tables_of(compare, order) if compare else [],
         planted_wide=cells.planted_wide(planted, context.cards),
         planted=cells.planted(planted),
         flow=cells.flow(context.flow),
         register=cells.register(context.cards),
         provenance=cells.pairs("provenance", "Where the data came from", context.provenance),
-        params=cells.pairs("params", "Parameters of splits and probes", context.params),
+        params=cells.pairs("params", "Parameters of splits, probes and comparisons", context.params),
     )
 
 
@@ -191,107 +156,3 @@ def find_facts(context: ReportContext) -> list[str]:
                 parts.append(f"{called} {values[name]:.2f}")
         facts.append(f"{title}: {'; '.join(parts) if parts else 'no encoder has a defined value'}.")
     return facts
-
-
-def composition(context: ReportContext) -> tuple[pd.DataFrame, list[str]]:
-    """Count the probing set per cancer type, with the shares of deaths and of mutated tumours.
-
-    Shares are of the patients whose status is known: from the sample table's own columns where it has them, else from
-    the patients who were in a test part.
-    """
-    samples = context.samples
-    if not {"patient_id", "cancer_type", "for_probing"} <= set(samples.columns):
-        return pd.DataFrame(columns=["cancer_type", "patients", "events"]), []
-    chosen = samples[samples["for_probing"].astype(bool)].drop_duplicates("patient_id")
-    table = chosen.groupby("cancer_type", sort=True, observed=True).size().rename("patients").reset_index()
-    genes = {label: label.split("/")[-1] for label in plots.pan_cancer_labels(context.mutation)}
-    by_patient = chosen.set_index("patient_id")["cancer_type"]
-    # Every encoder is tested on the same patients: the first one's rows say it all.
-    nobody = pd.DataFrame(columns=["task", "label", "patient_id", "truth", "event"], dtype="str")
-    rows = next(iter(context.predictions.values()), nobody)
-    died = rows[(rows["task"] == "survival") & rows["label"].str.endswith(f"/{ENDPOINT}")]
-    complete = "os_event" in chosen
-    shares = {"events": _share(chosen, "os_event", by_patient) if complete else _share(died, "event", by_patient)}
-    for label, gene in genes.items():
-        tested = rows[rows["label"] == label]
-        shares[gene] = _share(chosen, gene, by_patient) if gene in chosen else _share(tested, "truth", by_patient)
-    for column, share in shares.items():
-        table[column] = table["cancer_type"].map(share).astype("float64")
-    return table, list(genes.values())
-
-
-def _share(rows: pd.DataFrame, column: str, by_patient: pd.Series[Any]) -> Mapping[Any, float]:
-    once = rows.dropna(subset=[column]).drop_duplicates("patient_id")
-    kind = once["patient_id"].map(by_patient)
-    shares = once[column].astype(float).groupby(kind.astype(str)).mean()
-    return {name: float(value) for name, value in shares.items()}
-
-
-def _drawings(
-    context: ReportContext,
-    tasks: pd.DataFrame,
-    mutation: pd.DataFrame,
-    survival: pd.DataFrame,
-    planted: pd.DataFrame,
-) -> dict[str, Drawing]:
-    """Draw what there is something to draw of; the template leaves out the rest."""
-    drawn: dict[str, tuple[str, str]] = {}
-    if tasks["mean"].notna().any():
-        drawn["headline"] = (
-            figures.headline(tasks, context.cards),
-            "Further right is better; the bar is one sd of the splits to each side and the dashed line is guessing. "
-            "Blue circles: foundation models (hollow: untrained). Orange diamonds: baselines.",
-        )
-    within = _grid_values(mutation[mutation["cohort"] == PAN_CANCER])
-    if within.notna().any(axis=None):
-        drawn["within"] = (
-            figures.heat_dots(within, "AUROC within type", gaps=()),
-            "Can the mutation be told between two patients of the same cancer? "
-            "White is guessing, blue is better than guessing, orange is worse, a dash is undefined.",
-        )
-    overall = survival[survival["endpoint"] == ENDPOINT]
-    by_type = overall.pivot_table("mean", "encoder", "cohort", sort=False, dropna=False)
-    if by_type.notna().any(axis=None):
-        drawn["cancers"] = (
-            figures.heat_dots(by_type.rename_axis(None), "C-index"),
-            "Of two patients with the same cancer, how often did the one with the higher predicted risk die first? "
-            "White is guessing; types with few deaths swing by 0.1 from chance alone.",
-        )
-    roc = curves.roc_table(context.predictions, plots.pan_cancer_labels(context.mutation))
-    if len(roc):
-        drawn["roc"] = (
-            figures.roc(roc, context.cards),
-            "Pan-cancer: the closer to the upper left corner, the better; each line is the mean over the splits. "
-            "Much of this height is knowing the cancer type, which the within-type numbers take away.",
-        )
-    for position, name in enumerate(curves.curve_encoders(context.cards, context.predictions)):
-        lines = curves.kaplan_meier_table(context.predictions, [name])
-        if len(lines):
-            drawn[f"survival_{position}"] = (
-                figures.kaplan_meier(lines),
-                f"{name}: patients of each type in thirds of predicted risk, all predicted while in a test part; lines "
-                "that part in the order low, middle, high show a useful prediction.",
-            )
-    if len(planted.dropna(subset=["true", "recovered"])):
-        drawn["planted"] = (
-            figures.planted(planted),
-            "On the dashed line an encoder does as well as the true predictor on the same test patients; below it, "
-            "signal was lost. Labels planted with no signal belong at 0.5.",
-        )
-    people, genes = composition(context)
-    if len(people):
-        drawn["composition"] = (
-            figures.composition(people, genes),
-            "Left: patients and, dark, the share of them with the event; right: how often each gene is mutated. "
-            "Shares are of the patients whose status is known.",
-        )
-    return {
-        name: Drawing(Markup(figures.embed(svg, f"f-{name}", str(escape(caption)))), caption)
-        for name, (svg, caption) in drawn.items()
-    }
-
-
-def _grid_values(table: pd.DataFrame) -> pd.DataFrame:
-    names = np.where(table["kind"] == "hotspot", table["gene"].astype(str) + " hotspot", table["gene"].astype(str))
-    wide = table.assign(gene=names).pivot_table("within_mean", "encoder", "gene", sort=False, dropna=False)
-    return wide.rename_axis(None)

@@ -1,7 +1,8 @@
 """Writes the small tidy tables behind `dvc plots show` to `metrics/plots/`.
 
-In every file `low` and `high` are mean - sd and mean + sd over the splits: the spread of the splits, not a
-confidence interval. A value that is undefined is an empty cell with its reason beside it.
+In every file but `compare.csv`, whose intervals are calibrated ones, `low` and `high` are mean - sd and mean + sd over
+the splits: the spread of the splits, not a confidence interval. A value that is undefined is an empty cell with its
+reason beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from bulkprobe import files
-from bulkprobe.report import curves, tables
+from bulkprobe.report import comparison, curves, tables
 from bulkprobe.report.tables import Metrics
 
 INTERVAL = ["mean", "low", "high"]
@@ -28,6 +29,8 @@ FILES: dict[str, list[str]] = {
         *["task", "label", "measure", "strength", "positives"],
         *["encoder", "true", "recovered", "difference"],
     ],
+    "compare.csv": comparison.PLOT_COLUMNS,
+    "ranks.csv": comparison.RANK_COLUMNS,
 }
 
 
@@ -37,10 +40,12 @@ def plot_tables(
     cards: Mapping[str, Mapping[str, Any]],
     predictions: Mapping[str, pd.DataFrame],
     planted: Sequence[Mapping[str, Any]] | None,
+    compare: Mapping[str, Any] | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Make every plot table: file name -> tidy frame with the columns of `FILES`."""
     tasks = tables.task_table(mutation, survival)
     tasks["task"] = tasks["task"].map(tables.TASKS)
+    encoders = list(dict.fromkeys([*mutation, *survival]))
     frames = {
         "tasks.csv": _with_interval(tasks),
         "genes.csv": gene_table(mutation),
@@ -48,6 +53,8 @@ def plot_tables(
         "roc.csv": curves.roc_table(predictions, pan_cancer_labels(mutation)),
         "kaplan_meier.csv": curves.kaplan_meier_table(predictions, curves.curve_encoders(cards, predictions)),
         "planted.csv": tables.planted_table(planted),
+        "compare.csv": comparison.difference_plot(compare, encoders),
+        "ranks.csv": comparison.rank_plot(compare, encoders),
     }
     return {name: frames[name][columns] for name, columns in FILES.items()}
 
@@ -59,6 +66,7 @@ def write_plots(
     cards: Mapping[str, Mapping[str, Any]],
     predictions: Mapping[str, pd.DataFrame],
     planted: Sequence[Mapping[str, Any]] | None,
+    compare: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write every plot table to `folder` as CSV (six decimals, equal content gives equal bytes).
 
@@ -66,7 +74,7 @@ def write_plots(
     without survival or without truth still has the outputs its stage promises.
     """
     written = []
-    for name, frame in plot_tables(mutation, survival, cards, predictions, planted).items():
+    for name, frame in plot_tables(mutation, survival, cards, predictions, planted, compare).items():
         with files.atomic_path(Path(folder) / name) as aside:
             frame.to_csv(aside, index=False, float_format="%.6f", lineterminator="\n", encoding="utf-8")
         written.append(Path(folder) / name)

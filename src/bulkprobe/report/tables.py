@@ -6,6 +6,7 @@ parts of random splits share patients, so it is no standard error and serves no 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,9 +38,20 @@ BLOCKS = {
     "without_hypermutated": "no_hyper",
     "informative_types": "informative",
     "average_precision": "precision",
+    "common_width": "common",
 }
 
-
+# The blocks of one survival label -> how a reader calls them; the first is the label's own score.
+OWN, COMMON = "own", "common_width"
+SURVIVAL_BLOCKS = {
+    OWN: "Harrell's C",
+    COMMON: "The score at the common width",
+    "uno_c": "Uno's C",
+    "integrated_brier": "Integrated Brier score",
+    "clinical": "Clinical alone",
+    "with_clinical": "Clinical + embedding",
+    "added_value": "Added value",
+}
 # Types that stand beside their merger, where both are probed, and not in the mean.
 MERGED = {"GBMLGG": ("GBM", "LGG"), "COADREAD": ("COAD", "READ"), "RCC": ("KIRC", "KIRP", "KICH")}
 
@@ -86,8 +98,8 @@ def headline(
     return values, missing
 
 
-def task_table(mutation: Mapping[str, Metrics], survival: Mapping[str, Metrics]) -> pd.DataFrame:
-    """Give one row an encoder and summary task.
+def task_table(mutation: Mapping[str, Metrics], survival: Mapping[str, Metrics], common: bool = False) -> pd.DataFrame:
+    """Give one row an encoder and summary task, at the encoders' own widths or at the common one.
 
     Columns: encoder, task, mean, sd (over the splits in which every defined label has a score), splits (how many
     those are), labels (how many went into the mean), undefined (labels left out, as text), reason (why the mean
@@ -97,36 +109,86 @@ def task_table(mutation: Mapping[str, Metrics], survival: Mapping[str, Metrics])
     encoders = list(dict.fromkeys([*mutation, *survival]))
     for task in TASKS:
         source = survival if task == "survival" else mutation
-        chosen = {encoder: _labels_of(source.get(encoder, {}), task) for encoder in encoders}
-        # Only means over the same labels can be compared, so a mean needs every label that any encoder has.
-        wanted = {name for labels in chosen.values() for name, label in labels.items() if label.get("mean") is not None}
-        for encoder in encoders:
-            absence = _absence(source.get(encoder, {}), f"no {task.split('_')[0]} metrics were given")
-            rows.append({"encoder": encoder, "task": task, **_mean_row(chosen[encoder], wanted, absence)})
+        chosen = {encoder: labels_of(source.get(encoder, {}), task, common) for encoder in encoders}
+        absences = {
+            encoder: _absence(source.get(encoder, {}), f"no {task.split('_')[0]} metrics were given")
+            for encoder in encoders
+        }
+        rows += [{"task": task, **row} for row in _mean_rows(chosen, absences)]
     rows.sort(key=lambda row: encoders.index(row["encoder"]))
     return _frame(rows, ["encoder", "task", "mean", "sd", "splits", "labels", "undefined", "reason"])
 
 
-def _labels_of(metrics: Metrics, task: str) -> dict[str, Metrics]:
-    """The labels that make the mean of a summary task."""
+def labels_of(metrics: Metrics, task: str, common: bool = False) -> dict[str, Metrics]:
+    """Return the labels that make the mean of a summary task, each with the block that holds its scores."""
     labels = _present(metrics, "labels")
     if task == "survival":
-        present = {label["cohort"] for label in labels.values()}
-        beside = {member for merged, members in MERGED.items() if merged in present for member in members}
-        return {n: row for n, row in labels.items() if row["endpoint"] == ENDPOINT and row["cohort"] not in beside}
+        return {name: _part(row, COMMON) if common else row for name, row in survival_labels(metrics, ENDPOINT).items()}
     cohort = PAN_CANCER if task in ("mutation_pan_cancer", "mutation_within_type") else task.removeprefix("mutation_")
     chosen = {n: label for n, label in labels.items() if label["cohort"] == cohort and label["kind"] == "nonsilent"}
+    if common:
+        chosen = {name: _part(label, COMMON) for name, label in chosen.items()}
     if task == "mutation_within_type":
-        return {name: label.get("within_type") or {} for name, label in chosen.items()}
+        return {name: label.get("within_type") or {"reason": label.get("reason")} for name, label in chosen.items()}
     return chosen
+
+
+def survival_labels(metrics: Metrics, endpoint: str) -> dict[str, Metrics]:
+    """Return the labels that make the mean of an endpoint: merged types once, without their members beside."""
+    labels = _present(metrics, "labels")
+    present = {label["cohort"] for label in labels.values()}
+    beside = {member for merged, members in MERGED.items() if merged in present for member in members}
+    return {n: row for n, row in labels.items() if row["endpoint"] == endpoint and row["cohort"] not in beside}
+
+
+def common_width(*metrics: Mapping[str, Metrics]) -> int | None:
+    """Return the number of PCA axes at which wide encoders were probed beside their own width; None without any."""
+    return next((int(one[COMMON]) for group in metrics for one in group.values() if one.get(COMMON)), None)
+
+
+def survival_means(survival: Mapping[str, Metrics]) -> pd.DataFrame:
+    """Give one row an encoder, endpoint and measure: the unweighted mean over cancer types.
+
+    Measures: those of SURVIVAL_BLOCKS, the first being Harrell's C at the own width. Columns: encoder, endpoint,
+    measure, mean, sd, splits, labels, undefined, reason (as in `task_table`).
+    """
+    labels = [row for metrics in survival.values() for row in _present(metrics, "labels").values()]
+    rows = []
+    for endpoint in dict.fromkeys(row["endpoint"] for row in labels):
+        for block in SURVIVAL_BLOCKS:
+            chosen = {
+                encoder: {
+                    name: _part(row, block) if block != OWN else row
+                    for name, row in survival_labels(metrics, endpoint).items()
+                }
+                for encoder, metrics in survival.items()
+            }
+            absences = {
+                encoder: _absence(metrics, "no survival metrics were given") for encoder, metrics in survival.items()
+            }
+            rows += [{"endpoint": endpoint, "measure": block, **row} for row in _mean_rows(chosen, absences)]
+    columns = ["encoder", "endpoint", "measure", "mean", "sd", "splits", "labels", "undefined", "reason"]
+    return _frame(rows, columns)
+
+
+def _part(label: Metrics, block: str) -> Metrics:
+    """A block beside the plain score of a label; files of older runs lack it."""
+    found: Metrics | None = label.get(block)
+    return found if found is not None else {"reason": f"{SURVIVAL_BLOCKS[block]} was not computed"}
+
+
+def _mean_rows(chosen: Mapping[str, Mapping[str, Metrics]], absences: Mapping[str, str | None]) -> list[dict[str, Any]]:
+    # Only means over the same labels can be compared, so a mean needs every label that any encoder has.
+    wanted = {name for labels in chosen.values() for name, label in labels.items() if label.get("mean") is not None}
+    return [{"encoder": encoder, **_mean_row(labels, wanted, absences[encoder])} for encoder, labels in chosen.items()]
 
 
 def mutation_table(mutation: Mapping[str, Metrics]) -> pd.DataFrame:
     """Give one row an encoder and mutation label, with every variant of its AUROC.
 
     Columns: encoder, label, cohort, gene, kind, n, positives (patients), mean, sd, splits (defined), reason; then
-    `<block>_mean`, `_sd`, `_reason` for within (type), no_hyper(mutated), informative (types) and
-    (average) precision; within_pairs, within_macro, informative_types; grid_edge_hits, fits.
+    `<block>_mean`, `_sd`, `_reason` for within (type), no_hyper(mutated), informative (types),
+    (average) precision and common (width); within_pairs, within_macro, informative_types; grid_edge_hits, fits.
     """
     rows = []
     for encoder, metrics in mutation.items():
@@ -157,16 +219,20 @@ def survival_table(survival: Mapping[str, Metrics]) -> pd.DataFrame:
     """Give one row an encoder, cancer type and endpoint.
 
     Columns: encoder, label, cohort, endpoint, n (patients), events, mean, sd (Harrell's C over splits), splits
-    (defined), reason, advice (Liu 2018 10.1016/j.cell.2018.02.052 on the endpoint, or None), grid_edge_hits, fits.
+    (defined), reason, advice (Liu 2018 10.1016/j.cell.2018.02.052 on the endpoint, or None), grid_edge_hits, fits;
+    `<block>_mean`, `_sd`, `_reason` for the other SURVIVAL_BLOCKS.
     """
-    rows = []
+    rows, others = [], [block for block in SURVIVAL_BLOCKS if block != OWN]
     for encoder, metrics in survival.items():
         for name, label in _present(metrics, "labels").items():
             row = {key: label.get(key) for key in ("cohort", "endpoint", "n", "events", "advice")}
             row.update(_score(label), splits=_defined(label), **_grid(label))
+            for block in others:
+                row.update({f"{block}_{key}": value for key, value in _score(_part(label, block)).items()})
             rows.append({"encoder": encoder, "label": name, **row})
     columns = ["encoder", "label", "cohort", "endpoint", "n", "events", "mean", "sd", "splits", "reason"]
-    return _frame(rows, [*columns, "advice", "grid_edge_hits", "fits"])
+    columns += ["advice", "grid_edge_hits", "fits"]
+    return _frame(rows, [*columns, *(f"{block}_{key}" for block in others for key in ("mean", "sd", "reason"))])
 
 
 def planted_table(planted: Sequence[Mapping[str, Any]] | None) -> pd.DataFrame:
@@ -215,12 +281,19 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
+def without_counts(reason: str) -> str:
+    """Drop the counts at the end of a reason, so that equal reasons of several labels are told once."""
+    return re.sub(r" \([a-z]+ \d+(, [a-z]+ \d+)*\)$", "", reason)
+
+
 def _mean_row(labels: Mapping[str, Metrics], wanted: set[str], absence: str | None) -> dict[str, Any]:
     defined = {name: label for name, label in labels.items() if label.get("mean") is not None}
     undefined = {name: label for name, label in labels.items() if name not in defined}
     reason = None
     if not defined:
-        reasons = list(dict.fromkeys(str(label.get("reason") or "undefined") for label in undefined.values()))
+        reasons = list(
+            dict.fromkeys(without_counts(label.get("reason") or "undefined") for label in undefined.values())
+        )
         reason = absence or ("; ".join(reasons) if reasons else "no label of this task was probed")
     elif wanted - set(defined):
         reason = f"defined for {len(defined)} of {len(wanted)} labels, so its mean would not compare with the others'"

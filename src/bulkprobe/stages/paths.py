@@ -14,6 +14,7 @@ PREDICTIONS = Path("data/predictions")
 METRICS = Path("metrics")
 SUMMARY = METRICS / "summary.json"
 HEADLINE = METRICS / "headline.json"
+COMPARE = METRICS / "compare.json"
 REPORT = METRICS / "report.html"
 PLOTS = METRICS / "plots"
 # Hashes of downloads that their publishers do not state, kept in git from the first download on.

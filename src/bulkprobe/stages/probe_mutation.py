@@ -29,7 +29,7 @@ def run(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Probe every mutation label; returns the content of the metrics file and the predictions."""
     settings = params.probe_mutation
-    content = probing.header(store, encoder, "mutation", "auroc", settings.penalties, params, is_simulated(cohort))
+    content = probing.header(store, encoder, "mutation", "auroc", settings, params, is_simulated(cohort))
     if store.absent is not None:
         return {**content, "labels": {}}, probing.no_predictions()
     patients = probing_patients(cohort)
@@ -47,17 +47,19 @@ def run(
             splits,
             transform=probing.transform_of(store),
             penalties=settings.penalties,
+            selection=settings.selection,
+            common_width=settings.common_width,
             hypermutated=patients.hypermutated,
             min_positives=settings.min_positives,
             n_jobs=probing.CORES,
         )
     for label in labels.columns.difference(usable):
         require_split(label, int(labels[label].notna().sum()))
-        metrics[label] = _undefined(label, labels[label], params.splits.n_splits)
+        metrics[label] = _undefined(label, labels[label], params.splits.n_splits, settings.common_width)
     return {**content, "labels": metrics}, predictions
 
 
-def _undefined(label: str, status: pd.Series, n_splits: int) -> dict[str, Any]:
+def _undefined(label: str, status: pd.Series, n_splits: int, common_width: int | None) -> dict[str, Any]:
     cohort, gene = label.split("/")
     n = int(status.notna().sum())
     reason = f"too few patients: {n} profiled for this gene in this cohort"
@@ -71,6 +73,8 @@ def _undefined(label: str, status: pd.Series, n_splits: int) -> dict[str, Any]:
     part = {key: entry[key] for key in ("mean", "sd", "per_split", "reasons", "reason")}
     entry["average_precision"] = part
     entry["without_hypermutated"] = {**part, "n": 0, "positives": 0}
+    if common_width is not None:
+        entry["common_width"] = {"width": common_width, **part, **probing.no_choice(n_splits)}
     if cohort == PAN_CANCER:
         entry["within_type"] = {**part, "pairs": None, "n": None, "macro_mean": None}
         entry["informative_types"] = {**part, "types": []}

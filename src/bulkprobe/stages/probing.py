@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bulkprobe.files import atomic_path, write_json
-from bulkprobe.params import Params
+from bulkprobe.params import Params, ProbeMutation, ProbeSurvival
 from bulkprobe.probes.transform import Transform
-from bulkprobe.probes.units import prediction_table, refused
+from bulkprobe.probes.units import choice_columns, prediction_table, refused
 from bulkprobe.stages import paths
 from bulkprobe.stages.tasks import Patients
 from bulkprobe.store import Store
@@ -31,7 +31,13 @@ def transform_of(store: Store) -> Transform:
 
 
 def header(
-    store: Store, encoder: str, task: str, metric: str, penalties: Sequence[float], params: Params, simulated: bool
+    store: Store,
+    encoder: str,
+    task: str,
+    metric: str,
+    settings: ProbeMutation | ProbeSurvival,
+    params: Params,
+    simulated: bool,
 ) -> dict[str, Any]:
     """What every metrics file says about itself."""
     return {
@@ -39,6 +45,7 @@ def header(
         "task": task,
         "metric": metric,
         "width": int(store.embedding.shape[1]),
+        "common_width": settings.common_width,
         "transform": store.attributes.get("probe_transform", {"kind": "none"}),
         "simulated": simulated,
         "untrained": bool(store.attributes.get("untrained", False)),
@@ -49,16 +56,20 @@ def header(
             "inner_folds": params.splits.inner_folds,
             "scheme": params.splits.scheme,
             "seed": params.base.seed,
-            "penalties": list(penalties),
+            "penalties": list(settings.penalties),
+            "selection": settings.selection,
         },
     }
 
 
 def undefined_label(label: str, counts: Mapping[str, Any], reason: str, n_splits: int) -> dict[str, Any]:
     """The entry of a label that could not even be split, in the shape of the others."""
-    nothing = refused(reason, range(n_splits))
-    empty = {"penalty": [None] * n_splits, "grid_edge_hits": 0, "tuning_curve": None}
-    return {"cohort": label.split("/")[0], **counts, **nothing, **empty}
+    return {"cohort": label.split("/")[0], **counts, **refused(reason, range(n_splits)), **no_choice(n_splits)}
+
+
+def no_choice(n_splits: int) -> dict[str, Any]:
+    """What stands for the penalties where none was chosen."""
+    return choice_columns([None] * n_splits)
 
 
 def write_results(encoder: str, task: str, content: Mapping[str, Any], predictions: pd.DataFrame) -> str:

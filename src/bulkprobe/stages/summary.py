@@ -13,7 +13,8 @@ from bulkprobe.cohort.read import Cohort, read_cohort
 from bulkprobe.encoders import get_encoder
 from bulkprobe.files import atomic_path, read_json, write_json
 from bulkprobe.params import Params, load_params
-from bulkprobe.report.page import ReportContext, render_page
+from bulkprobe.report.context import ReportContext
+from bulkprobe.report.page import render_page
 from bulkprobe.report.plots import write_plots
 from bulkprobe.report.tables import headline, summarise
 from bulkprobe.stages import paths
@@ -42,7 +43,8 @@ def main() -> str:
     values, _ = headline(summary, cards)
     write_json(paths.HEADLINE, values)
     planted = planted_rows(paths.TRUTH, predictions, mutation, survival, probing_patients(cohort).types)
-    write_plots(paths.PLOTS, mutation, survival, cards, predictions, planted)
+    compare = read_json(paths.COMPARE)
+    write_plots(paths.PLOTS, mutation, survival, cards, predictions, planted, compare)
     context = ReportContext(
         summary=summary,
         mutation=mutation,
@@ -56,6 +58,7 @@ def main() -> str:
         samples=samples_with_labels(cohort, params),
         params=params.model_dump(mode="json", exclude={"embed", "encoders", "fetch"}),
         version=__version__,
+        compare=compare,
     )
     with atomic_path(paths.REPORT) as aside:
         aside.write_text(render_page(context), encoding="utf-8")
