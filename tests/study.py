@@ -49,20 +49,44 @@ def people(seed: int, patients: int, genes: int) -> People:
     )
 
 
-def mutation_study(who: People, labels: pd.DataFrame, transform: Transform, seed: int) -> Result:
+def mutation_study(
+    who: People,
+    labels: pd.DataFrame,
+    transform: Transform,
+    seed: int,
+    common_width: int | None = None,
+    n_splits: int = 10,
+) -> Result:
     """Split and probe mutation labels ("<cohort>/<gene>", NA where not profiled) by the whole nested procedure."""
     cohorts = []
     for name in dict.fromkeys(label.split("/")[0] for label in labels.columns):
         own = labels[[label for label in labels.columns if label.startswith(f"{name}/")]].dropna(how="all")
         own = own.rename(columns=lambda label: label.split("/")[1])
         cohorts.append(Cohort("mutation", name, who.types.loc[own.index], own, who.sites.loc[own.index]))
-    splits = assemble(cohorts, inner_folds=3, seed=seed)
+    splits = assemble(cohorts, n_splits=n_splits, inner_folds=3, seed=seed)
     return probe_mutation(
-        who.rows, who.ids, who.types, labels, splits, transform=transform, penalties=PENALTIES, n_jobs=1
+        who.rows,
+        who.ids,
+        who.types,
+        labels,
+        splits,
+        transform=transform,
+        penalties=PENALTIES,
+        common_width=common_width,
+        n_jobs=1,
     )
 
 
-def survival_study(who: People, kinds: list[str], transform: Transform, seed: int, order: np.ndarray) -> Result:
+def survival_study(
+    who: People,
+    kinds: list[str],
+    transform: Transform,
+    seed: int,
+    order: np.ndarray,
+    common_width: int | None = None,
+    covariates: np.ndarray | None = None,
+    n_splits: int = 10,
+) -> Result:
     """Split and probe OS in some cancer types; `order` shuffles the outcomes of each type's patients."""
     table = who.drawn.patients.set_index("patient_id").loc[who.ids]
     parts, cohorts = [], []
@@ -76,9 +100,17 @@ def survival_study(who: People, kinds: list[str], transform: Transform, seed: in
         parts.append(part.assign(endpoint="OS"))
         events = part.set_index("patient_id").event.astype("boolean").to_frame("OS")
         cohorts.append(Cohort("survival", kind, who.types.loc[ids], events, who.sites.loc[ids]))
-    splits = assemble(cohorts, inner_folds=3, seed=seed)
+    splits = assemble(cohorts, n_splits=n_splits, inner_folds=3, seed=seed)
     survival = pd.concat(parts, ignore_index=True)
     metrics, _, predictions = probe_survival(
-        who.rows, who.ids, survival, splits, transform=transform, penalties=PENALTIES, n_jobs=1
+        who.rows,
+        who.ids,
+        survival,
+        splits,
+        transform=transform,
+        penalties=PENALTIES,
+        common_width=common_width,
+        covariates=covariates,
+        n_jobs=1,
     )
     return metrics, predictions

@@ -1,4 +1,4 @@
-"""Nothing planted, nothing found: the whole nested procedure over twenty cohorts drawn anew.
+"""Nothing planted, nothing found: the whole nested procedure over twenty cohorts drawn anew, and over 200 shuffles.
 
 The standard error is taken across cohorts; splits of one cohort share its patients, so their spread says nothing about
 how far a mean over splits may lie from 0.5.
@@ -14,7 +14,7 @@ from scipy import stats
 
 from bulkprobe.probes.transform import Transform
 from bulkprobe.stages.planted import auroc_of, c_index_of, mean_over_splits, within
-from study import mutation_study, people, survival_study
+from study import People, mutation_study, people, survival_study
 
 SEEDS = 20
 LEVEL = 0.01  # chance that any of the tasks exceeds the bound although nothing is wrong
@@ -63,6 +63,55 @@ def test_null_effects_and_shuffled_labels_are_consistent_with_one_half() -> None
     bound = stats.t.isf(LEVEL / 2 / table.shape[1], SEEDS - 1)
     print(pd.DataFrame({"mean": table.mean(), "sd": table.std(ddof=1), "z": z}).round(3).to_string())
     print(f"max |z| {z.abs().max():.2f}, Bonferroni bound {bound:.2f}")
+    assert z.abs().max() < bound
+
+
+SHUFFLES = 200
+
+
+def shuffled_scores(seed: int, who: People, n_splits: int) -> dict[str, float]:
+    """Scores of one cohort's labels and outcomes, shuffled over its patients: 0.5 on average (added value: 0)."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 7]))
+    table = who.drawn.patients.set_index("patient_id").loc[who.ids]
+    mutated = who.drawn.mutated.set_axis(who.drawn.patients.patient_id).loc[who.ids]
+    columns = {}
+    for gene in ("TP53", "KRAS", "BAP1"):
+        known = mutated[gene][table.profiled.to_numpy()].astype("boolean")
+        mixed = pd.Series(rng.permutation(known.to_numpy()), index=known.index, dtype="boolean")
+        columns[f"pan_cancer/{gene}"] = mixed.reindex(who.ids)
+    columns["BRCA/TP53"] = columns["pan_cancer/TP53"].where(who.types == "BRCA")
+    metrics, _ = mutation_study(who, pd.DataFrame(columns), Transform("pca", 24), seed, 6, n_splits)
+    scores = {}
+    for label, entry in metrics.items():
+        scores |= {label: entry["mean"], f"{label} common": entry["common_width"]["mean"]}
+        if "within_type" in entry:
+            scores[f"{label} within"] = entry["within_type"]["mean"]
+            scores[f"{label} within common"] = entry["common_width"]["within_type"]["mean"]
+    age = table.age.to_numpy(dtype=float)
+    covariates = np.stack([age, table.female.to_numpy(dtype=float)], axis=1)
+    kinds = ["GBMLGG", "KIRC", "HNSC"]
+    metrics, _ = survival_study(
+        who, kinds, Transform("pca", 24), seed, rng.random(len(who.ids)), 6, covariates, n_splits
+    )
+    for kind in kinds:
+        entry = metrics[f"{kind}/OS"]
+        scores[f"{kind} C"] = entry["mean"]
+        for block in ("common_width", "uno_c", "clinical", "with_clinical"):
+            scores[f"{kind} {block}"] = entry[block]["mean"]
+        scores[f"{kind} added value + 0.5"] = entry["added_value"]["mean"] + 0.5
+    return scores
+
+
+@pytest.mark.slow
+def test_200_shuffles_score_one_half() -> None:
+    """Three splits a seed: standard errors are taken across seeds, so more splits would only cost time."""
+    who = people(1, patients=900, genes=300)
+    table = pd.DataFrame(Parallel(n_jobs=2)(delayed(shuffled_scores)(seed, who, 3) for seed in range(SHUFFLES)))
+    assert table.notna().all(axis=None)
+    z = (table.mean() - 0.5) / (table.std(ddof=1) / np.sqrt(SHUFFLES))
+    bound = stats.t.isf(LEVEL / 2 / table.shape[1], SHUFFLES - 1)
+    print(pd.DataFrame({"mean": table.mean(), "sd": table.std(ddof=1), "z": z}).round(4).to_string())
+    print(f"max |z| {z.abs().max():.2f} over {table.shape[1]} tasks, Bonferroni bound {bound:.2f}")
     assert z.abs().max() < bound
 
 
