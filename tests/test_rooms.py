@@ -29,6 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "sources": {"cohort.schema"},
     "cohort": {"sources.schema"},
     "encoders": {"preprocess", "nn"},
+    "untrained": {"preprocess", "nn"},
     "probes": {"splits", "statistics"},
     "shift": {"preprocess", "store", "statistics", "probes.metrics"},
     "biology": {"preprocess", "store", "statistics", "probes.metrics"},

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -15,6 +16,35 @@ from bulkprobe.preprocess.normalise import COUNTS_ALONE, log_expression
 
 # Scales that the expression baselines can take; z-scores stay as they are.
 LOG_SCALES = ("counts", COUNTS_ALONE, "tpm", "rsem_normalised", "zscore")
+COUNT_SCALES = ("counts", COUNTS_ALONE, "rsem_normalised")  # read counts, or a factor per sample away from them
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file of a release, at `path` below the checkpoint folder, exactly as its authors publish it.
+
+    `urls`: addresses that a program can fetch, the official one first. `by_hand`: what a person must do where there is
+    none (a browser session, a licence to accept). Hashes are hexadecimal; None where nobody has published one.
+    """
+
+    path: str
+    urls: tuple[str, ...] = ()
+    bytes: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+    by_hand: str = ""
+
+
+@dataclass(frozen=True)
+class Release:
+    """Weights that the authors published under one name."""
+
+    name: str
+    files: tuple[WeightFile, ...]
+    width: int  # of the published embedding
+    parameters: int
+    terms: str = ""  # what a user must accept before downloading
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,6 +62,50 @@ class Card:
     licence_weights: str = "none"
     gene_ids: str = "any"
     defaults: Mapping[str, Any] = field(default_factory=dict)  # the options and their defaults
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # options that take one of a few values
+    upstream: str = ""  # repository and commit whose numbers are followed
+    published: bool = True  # whether the authors publish this pooling; False: our fallback
+    limits: str = ""  # how many genes it reads
+    quirks: tuple[str, ...] = ()  # behaviour of upstream that is followed, or not, and why
+    releases: tuple[Release, ...] = ()  # the first is the default
+    redistribute: bool = True  # whether the licence lets a lab pass the weights on
+    # FLOP a sample needs and bytes it holds at the default release's size, from the number of expressed genes it knows.
+    flop: Callable[[int], float] | None = None
+    memory: Callable[[int], float] | None = None
+
+    def release(self, name: str) -> Release:
+        """Return a release by name; UserError lists what exists."""
+        found = {release.name: release for release in self.releases}
+        if name not in found:
+            known = ", ".join(["untrained", *found]) if found else "none (a baseline has no weights)"
+            raise UserError(f"{self.name} has no release {name!r}; known: {known}")
+        return found[name]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint folder in the released layout, and where and how to compute with it."""
+
+    folder: Path
+    device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: int | None = None  # samples computed at once on the CPU; None: one a core
+
+
+@dataclass(frozen=True)
+class CohortView:
+    """What an encoder is told about a cohort before it sees the first sample.
+
+    var: genes, one row a column of the values (ensembl_id, symbol, length in bp). obs: the sample table, one row a
+    sample. scale: of X. layers: beside X ("tpm" where there is one). read: all samples of a layer in order, by
+    blocks of (n, n_genes) float32; for the few encoders whose preprocessing is defined on a whole cohort.
+    """
+
+    var: pd.DataFrame
+    obs: pd.DataFrame
+    scale: str
+    layers: tuple[str, ...] = ()
+    read: Callable[[str], Iterator[np.ndarray]] = lambda layer: iter(())
 
 
 class Session(Protocol):
@@ -42,7 +116,10 @@ class Session(Protocol):
     attributes: Mapping[str, Any]  # what goes into the store: constants, coverage, the transform fitted in the probe
 
     def embed(self, values: np.ndarray | None, obs: pd.DataFrame) -> np.ndarray:
-        """Return (n_samples, width) float32 from `values` (n_samples, n_genes) and the sample table's rows."""
+        """Return (n_samples, width) float32 from `values` (n_samples, n_genes) and the sample table's rows.
+
+        The index of `obs` is the sample's row number in the whole cohort.
+        """
         ...
 
 
@@ -51,21 +128,57 @@ class Encoder(Protocol):
 
     card: Card
 
-    def start(self, var: pd.DataFrame, obs: pd.DataFrame, scale: str, options: Mapping[str, Any]) -> Session:
-        """Prepare for a cohort with genes `var` (ensembl_id, symbol, length) and samples `obs`.
+    def start(self, cohort: CohortView, options: Mapping[str, Any], weights: Weights | None = None) -> Session:
+        """Prepare for a cohort, with the checkpoint in `weights` where the encoder has weights.
 
-        Raises UserError where the scale, the genes or an option do not fit.
+        Raises UserError where the scale, the genes, an option or the checkpoint do not fit.
         """
         ...
 
 
 def resolve_options(card: Card, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the card's defaults overridden by `given`; an option that the encoder does not have is an error."""
+    """Return the card's defaults overridden by `given`; an option or value that does not exist is an error."""
     unknown = sorted(set(given) - set(card.defaults))
     if unknown:
         known = ", ".join(card.defaults) or "none"
         raise UserError(f"encoder {card.name} has no option {some(unknown)}: its options are {known}")
+    for key, allowed in card.choices.items():
+        if key in given and given[key] not in allowed:
+            raise UserError(
+                f"encoder {card.name}: option {key} is {given[key]!r}, expected one of {', '.join(map(str, allowed))}"
+            )
     return {**card.defaults, **given}
+
+
+def need_weights(card: Card, weights: Weights | None) -> Weights:
+    """Return the weights of an encoder that cannot do without."""
+    if weights is None:
+        raise UserError(f"encoder {card.name} needs weights: give --checkpoint FOLDER or --release NAME")
+    return weights
+
+
+def input_layer(card: Card, cohort: CohortView, wanted: str) -> str:
+    """Return the layer that `input: counts | tpm` means in this cohort: "X" or "tpm".
+
+    Counts are what the scale calls counts, with or without gene lengths, or RSEM's normalised counts (a factor per
+    sample away). Raises UserError where the cohort does not have them.
+    """
+    if wanted == "tpm":
+        if "tpm" in cohort.layers:
+            return "tpm"
+        if cohort.scale == "tpm":
+            return "X"
+        raise UserError(
+            f"encoder {card.name} was asked for input=tpm, but this cohort is on the scale {cohort.scale!r} without "
+            "a layer tpm: give TPM, or counts with gene lengths"
+        )
+    if cohort.scale in COUNT_SCALES:
+        return "X"
+    other = "; set input=tpm to feed it TPM" if cohort.scale == "tpm" and "input" in card.defaults else ""
+    raise UserError(
+        f"encoder {card.name} cannot read expression on the scale {cohort.scale!r}: it needs counts"
+        f"{other or '; give such a table or leave this encoder out'}"
+    )
 
 
 def whole_number(card: Card, options: Mapping[str, Any], key: str, least: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bulkprobe.encoders.base import Card, resolve_options
+from bulkprobe.encoders.base import Card, CohortView, Weights, resolve_options
 from bulkprobe.preprocess.covariates import number, one_hot
 
 CARD = Card(
@@ -46,11 +46,11 @@ class Burden:
 
     card = CARD
 
-    def start(self, var: pd.DataFrame, obs: pd.DataFrame, scale: str, options: Mapping[str, Any]) -> Covariates:
+    def start(self, cohort: CohortView, options: Mapping[str, Any], weights: Weights | None = None) -> Covariates:
         """Prepare for a cohort; takes no options."""
         resolve_options(CARD, options)
-        msi = tuple(sorted(obs.msi.dropna().astype(str).unique()))
-        subtypes = tuple(sorted(obs.subtype.dropna().astype(str).unique()))
+        msi = tuple(sorted(cohort.obs.msi.dropna().astype(str).unique()))
+        subtypes = tuple(sorted(cohort.obs.subtype.dropna().astype(str).unique()))
         attributes = {"msi": list(msi), "subtypes": list(subtypes), "probe_transform": {"kind": "none"}}
         return Covariates(msi, subtypes, 4 + len(msi) + 1 + len(subtypes) + 1, attributes)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bulkprobe.encoders.base import Card, resolve_options
+from bulkprobe.encoders.base import Card, CohortView, Weights, resolve_options
 from bulkprobe.preprocess.covariates import CLINICAL_WIDTH, clinical_facts
 
 CARD = Card(
@@ -40,7 +40,7 @@ class Clinical:
 
     card = CARD
 
-    def start(self, var: pd.DataFrame, obs: pd.DataFrame, scale: str, options: Mapping[str, Any]) -> Facts:
+    def start(self, cohort: CohortView, options: Mapping[str, Any], weights: Weights | None = None) -> Facts:
         """Prepare for a cohort; takes no options."""
         resolve_options(CARD, options)
         return Facts({"probe_transform": {"kind": "none"}})

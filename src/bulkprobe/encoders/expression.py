@@ -9,9 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
-from bulkprobe.encoders.base import LOG_SCALES, Card, LogExpression, log_expression_session, resolve_options
+from bulkprobe.encoders.base import (
+    LOG_SCALES,
+    Card,
+    CohortView,
+    LogExpression,
+    Weights,
+    log_expression_session,
+    resolve_options,
+)
 
 CARD = Card(
     name="expression",
@@ -28,10 +34,10 @@ class Expression:
 
     card = CARD
 
-    def start(self, var: pd.DataFrame, obs: pd.DataFrame, scale: str, options: Mapping[str, Any]) -> LogExpression:
+    def start(self, cohort: CohortView, options: Mapping[str, Any], weights: Weights | None = None) -> LogExpression:
         """Prepare for a cohort; takes no options."""
         resolve_options(CARD, options)
-        return log_expression_session(CARD, var, scale, {"probe_transform": {"kind": "none"}})
+        return log_expression_session(CARD, cohort.var, cohort.scale, {"probe_transform": {"kind": "none"}})
 
 
 ENCODER = Expression()

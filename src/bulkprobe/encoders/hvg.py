@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
 from bulkprobe.encoders.base import (
     LOG_SCALES,
     Card,
+    CohortView,
     LogExpression,
+    Weights,
     log_expression_session,
     resolve_options,
     whole_number,
@@ -35,11 +35,14 @@ class Hvg:
 
     card = CARD
 
-    def start(self, var: pd.DataFrame, obs: pd.DataFrame, scale: str, options: Mapping[str, Any]) -> LogExpression:
+    def start(self, cohort: CohortView, options: Mapping[str, Any], weights: Weights | None = None) -> LogExpression:
         """Prepare for a cohort; `genes` is the number of genes that the probe keeps."""
         chosen = resolve_options(CARD, options)
         return log_expression_session(
-            CARD, var, scale, {"probe_transform": {"kind": "hvg", "size": whole_number(CARD, chosen, "genes", 1)}}
+            CARD,
+            cohort.var,
+            cohort.scale,
+            {"probe_transform": {"kind": "hvg", "size": whole_number(CARD, chosen, "genes", 1)}},
         )
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
 from bulkprobe.encoders.base import (
     LOG_SCALES,
     Card,
+    CohortView,
     LogExpression,
+    Weights,
     log_expression_session,
     resolve_options,
     whole_number,
@@ -35,11 +35,11 @@ class Pca:
 
     card = CARD
 
-    def start(self, var: pd.DataFrame, obs: pd.DataFrame, scale: str, options: Mapping[str, Any]) -> LogExpression:
+    def start(self, cohort: CohortView, options: Mapping[str, Any], weights: Weights | None = None) -> LogExpression:
         """Prepare for a cohort; `components` is the number of components that the probe keeps."""
         chosen = resolve_options(CARD, options)
         transform = {"kind": "pca", "size": whole_number(CARD, chosen, "components", 1)}
-        return log_expression_session(CARD, var, scale, {"probe_transform": transform})
+        return log_expression_session(CARD, cohort.var, cohort.scale, {"probe_transform": transform})
 
 
 ENCODER = Pca()

@@ -17,7 +17,9 @@ import pandas as pd
 from bulkprobe.encoders.base import (
     LOG_SCALES,
     Card,
+    CohortView,
     LogExpression,
+    Weights,
     log_expression_session,
     resolve_options,
     whole_number,
@@ -55,12 +57,13 @@ class RandomProjection:
 
     card = CARD
 
-    def start(self, var: pd.DataFrame, obs: pd.DataFrame, scale: str, options: Mapping[str, Any]) -> Projection:
+    def start(self, cohort: CohortView, options: Mapping[str, Any], weights: Weights | None = None) -> Projection:
         """Prepare for a cohort; `width` directions drawn with `draw_seed`."""
         chosen = resolve_options(CARD, options)
         width, seed = whole_number(CARD, chosen, "width", 1), whole_number(CARD, chosen, "draw_seed", 0)
         transform = {"probe_transform": {"kind": "none"}}
-        inner = log_expression_session(CARD, var, scale, transform)
+        inner = log_expression_session(CARD, cohort.var, cohort.scale, transform)
+        var = cohort.var
         names = var.ensembl_id.where(var.ensembl_id.astype(bool) & var.ensembl_id.notna(), var.symbol)
         matrix = np.stack([_weights(str(name), seed, width) for name in names]) / np.sqrt(width)
         # A gene's weights hang on its name, so the order of the genes does not matter to a probe.

@@ -15,7 +15,7 @@ from bulkprobe.cohort.read import read_cohort
 from bulkprobe.cohort.schema import EXPRESSION, SAMPLES
 from bulkprobe.cohort.store import ExpressionStore, open_expression
 from bulkprobe.encoders import get_encoder
-from bulkprobe.encoders.base import Session, embed_blocks
+from bulkprobe.encoders.base import CohortView, Session, embed_blocks
 from bulkprobe.errors import UserError
 from bulkprobe.files import file_hash, tree_hash
 from bulkprobe.params import load_params
@@ -55,7 +55,10 @@ def embed_cohort(
     scale = expression.scale
     if scale == "counts" and "tpm" not in expression.layers:
         scale = COUNTS_ALONE  # too few gene lengths are known for TPM
-    session = get_encoder(model).start(expression.var, obs, scale, options)
+    view = CohortView(
+        expression.var, obs, scale, tuple(expression.layers), lambda layer: expression.blocks(layer=layer)
+    )
+    session = get_encoder(model).start(view, options)
     attributes = {
         **session.attributes,
         "encoder": name,

@@ -1,0 +1,83 @@
+"""The session of every encoder that computes with torch: one sample is one forward pass.
+
+A bulk sample is thousands of tokens, which fills a machine by itself; batching would only add padding, whose rounding
+makes a sample's vector depend on its neighbours. On the CPU several samples run side by side, each on one thread, so
+bytes do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bulkprobe.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which sample is being embedded: its id, and its row number in the cohort."""
+
+    id: str
+    row: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a model reads of one sample: columns of the cohort's genes, and its own value for each (bin, rank, log)."""
+
+    columns: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Samples:
+    """An encoder made ready for one cohort.
+
+    encode: from one sample's values (n_genes,) to its vector (width,); called without gradients. A UserError that it
+    raises gets the sample's name in front. tokens: what it reads of that sample. `attributes` go into the store.
+    """
+
+    width: int
+    layer: str
+    attributes: Mapping[str, Any]
+    encode: Callable[[np.ndarray, Sample], torch.Tensor]
+    tokens: Callable[[np.ndarray, Sample], Tokens]
+    device: str = "cpu"
+    precision: str = "float32"
+    threads: int | None = None
+
+    def embed(self, values: np.ndarray | None, obs: pd.DataFrame) -> np.ndarray:
+        """Return (n_samples, width) float32 from `values` (n_samples, n_genes) in the cohort's order of genes."""
+        if values is None:
+            raise ValueError("this encoder reads expression")
+        samples = [Sample(str(name), int(row)) for name, row in zip(obs.sample_id, obs.index, strict=True)]
+        if self.device != "cpu":
+            return np.stack([self._one(row, sample) for row, sample in zip(values, samples, strict=True)])
+        with ThreadPoolExecutor(self.threads or cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return np.stack(list(pool.map(self._one, values, samples)))
+
+    def _one(self, values: np.ndarray, sample: Sample) -> np.ndarray:
+        half = self.precision == "bfloat16"
+        try:
+            with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16) if half else nullcontext():
+                vector = self.encode(values, sample)
+        except UserError as problem:
+            raise UserError(f"sample {sample.id}: {problem}") from None
+        found: np.ndarray = vector.float().cpu().numpy()
+        return found
+
+
+def cores() -> int:
+    """Samples to compute at once: OMP_NUM_THREADS where it is set, else the cores this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
