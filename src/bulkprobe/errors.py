@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class Unfit(UserError):
+    """The input is sound, but this encoder cannot read it (its scale, its genes): others can."""
+
+
 def some(items: Iterable[object], limit: int = 10) -> str:
     """List at most `limit` offenders for an error message, and how many there are in all."""
     listed = [str(item) for item in items]

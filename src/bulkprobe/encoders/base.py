@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from bulkprobe.errors import UserError, some
+from bulkprobe.errors import Unfit, UserError, some
 from bulkprobe.preprocess.normalise import COUNTS_ALONE, log_expression
 
 # Scales that the expression baselines can take; z-scores stay as they are.
@@ -57,6 +57,8 @@ class Card:
     pooling: str  # how one vector a sample comes about
     scales: tuple[str, ...]  # expression scales it can take; empty: it reads no expression
     pretraining: str  # what it has seen, TCGA above all
+    saw_tcga: bool | None = False  # None: not stated by the authors
+    priors: str = ""  # knowledge of genes built in by construction (graphs, gene vectors), and from what data
     paper: str = ""
     licence_code: str = "Apache-2.0"
     licence_weights: str = "none"
@@ -161,21 +163,21 @@ def input_layer(card: Card, cohort: CohortView, wanted: str) -> str:
     """Return the layer that `input: counts | tpm` means in this cohort: "X" or "tpm".
 
     Counts are what the scale calls counts, with or without gene lengths, or RSEM's normalised counts (a factor per
-    sample away). Raises UserError where the cohort does not have them.
+    sample away). Raises Unfit where the cohort does not have them.
     """
     if wanted == "tpm":
         if "tpm" in cohort.layers:
             return "tpm"
         if cohort.scale == "tpm":
             return "X"
-        raise UserError(
+        raise Unfit(
             f"encoder {card.name} was asked for input=tpm, but this cohort is on the scale {cohort.scale!r} without "
             "a layer tpm: give TPM, or counts with gene lengths"
         )
     if cohort.scale in COUNT_SCALES:
         return "X"
     other = "; set input=tpm to feed it TPM" if cohort.scale == "tpm" and "input" in card.defaults else ""
-    raise UserError(
+    raise Unfit(
         f"encoder {card.name} cannot read expression on the scale {cohort.scale!r}: it needs counts"
         f"{other or '; give such a table or leave this encoder out'}"
     )
@@ -192,7 +194,7 @@ def whole_number(card: Card, options: Mapping[str, Any], key: str, least: int) -
 def require_scale(card: Card, scale: str) -> None:
     """Refuse a cohort whose expression scale the encoder cannot read."""
     if scale not in card.scales:
-        raise UserError(
+        raise Unfit(
             f"encoder {card.name} cannot read expression on the scale {scale!r}: it needs {', '.join(card.scales)}; "
             "give such a table or leave this encoder out"
         )

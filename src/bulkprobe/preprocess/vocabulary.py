@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from bulkprobe.errors import UserError, some
+from bulkprobe.errors import Unfit, some
 
 Duplicates = Literal["first", "last", "all"]
 _VERSION = re.compile(r"\.\d+$")
@@ -90,7 +90,7 @@ def require_coverage(model: str, found: Alignment, floor: float, kind: str, name
     share = found.n_measured / max(1, min(found.n_vocabulary, found.n_input))
     if found.n_measured and share >= floor:
         return
-    raise UserError(
+    raise Unfit(
         f"encoder {model} knows {found.n_measured} of {found.n_input} genes (it has {found.n_vocabulary}), a share of "
         f"{share:.3f} where min_coverage asks for {floor}: it reads {kind}, the input begins with "
         f"{some(name or '(none)' for name in names[:3])}; give that kind of gene id"
