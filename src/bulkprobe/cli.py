@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import typer
 import yaml
@@ -52,35 +52,29 @@ def options(
 
 @app.command()
 def encoders() -> None:
-    """List the encoders: what they read, how one vector a sample comes about, licences, what they saw in training."""
-    from bulkprobe.encoders import MODELS, get_encoder
+    """List the encoders: releases, what they read, how a vector comes about, licences, what they saw in training."""
+    from bulkprobe.stages.describe import describe_encoders
 
-    for name in MODELS:
-        card = get_encoder(name).card
-        typer.echo(f"{name}: {card.title}")
-        facts = {
-            "kind": card.kind,
-            "reads": ", ".join(card.scales) or "the sample table, no expression",
-            "gene ids": card.gene_ids,
-            "vector": card.pooling,
-            "options": ", ".join(f"{key}={value}" for key, value in card.defaults.items()) or "none",
-            "code": card.licence_code,
-            "weights": card.licence_weights,
-            "saw in training": card.pretraining,
-        }
-        for key, value in facts.items():
-            typer.echo(f"    {key + ':':<17}{value}")
+    for line in describe_encoders():
+        typer.echo(line)
 
 
 @app.command()
-def fetch(target: Annotated[str, typer.Argument(help="tcga, as params.yaml describes it.")]) -> None:
-    """Download the official TCGA files into data/raw; finished files are kept, broken downloads are taken up again."""
-    from bulkprobe.params import load_params
-    from bulkprobe.stages.fetch import fetch_official
+def fetch(
+    target: Annotated[str, typer.Argument(help="tcga, or ENCODER[:RELEASE].")],
+) -> None:
+    """Download the official TCGA files, or an encoder's weights; broken downloads are taken up again."""
+    if target == "tcga":
+        from bulkprobe.params import load_params
+        from bulkprobe.stages.fetch import fetch_official
 
-    if target != "tcga":
-        raise UserError(f"there is nothing to fetch for {target!r}: `bulkprobe fetch tcga` is what exists")
-    fetch_official(load_params())
+        fetch_official(load_params())
+        return
+    from bulkprobe.stages.embed_input import fetch_target
+
+    found = fetch_target(target)
+    checked = "checked against the published hashes" if found.verified else "not all hashes are published: unverified"
+    typer.echo(f"{found.folder} holds the release, {checked}")
 
 
 @app.command()
@@ -121,38 +115,63 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 @app.command()
-def check(folder: Annotated[Path, typer.Argument(help="A cohort folder.")]) -> None:
-    """Validate a cohort folder, and say what can be probed in it and which encoders can read it."""
+def check(
+    source: Annotated[Path, typer.Argument(help="A cohort folder, an AnnData file or a table.")],
+    scale: Annotated[str | None, typer.Option(help="Scale of a file that does not say it.")] = None,
+) -> None:
+    """Validate a cohort; per encoder: genes it knows, what it would leave out, and time and memory on this machine."""
     from bulkprobe.cohort.check import check_cohort
-    from bulkprobe.cohort.store import open_expression
-    from bulkprobe.encoders import MODELS, get_encoder
+    from bulkprobe.stages.describe import describe_fit
 
-    for finding in check_cohort(folder):
-        typer.echo(f"{finding.level}: {finding.text}")
-    scale = open_expression(folder).scale
-    for name in MODELS:
-        card = get_encoder(name).card
-        readable = not card.scales or scale in card.scales
-        typer.echo(f"encoder {name}: {'can read it' if readable else f'cannot read the scale {scale}'}")
+    if (source / "samples.parquet").exists():
+        for finding in check_cohort(source):
+            typer.echo(f"{finding.level}: {finding.text}")
+    for line in describe_fit(source, scale):
+        typer.echo(line)
 
 
 @app.command()
 def embed(
     encoder: Annotated[str, typer.Argument(help="A name in params.yaml, else a model's name.")],
-    source: Annotated[Path, typer.Option("--input", help="A cohort folder.")],
+    source: Annotated[Path, typer.Option("--input", help="A cohort folder, .h5ad, AnnData .zarr, or a table.")],
     output: Annotated[Path, typer.Option(help="The embedding store to write, a folder ending in .zarr.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="A folder in the released layout.")] = None,
+    release: Annotated[str | None, typer.Option(help="A release (`bulkprobe encoders`), or untrained.")] = None,
+    scale: Annotated[str | None, typer.Option(help="Scale of a file that does not say it.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples handed over at a time.")] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Samples a file.")] = 512,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    add_to: Annotated[Path | None, typer.Option(help="An .h5ad that gets the vectors as obsm.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, an option of the encoder.")] = None,
 ) -> None:
     """Embed every sample of a cohort; running again resumes, a finished store is verified and left alone."""
-    from bulkprobe.params import PARAMS_FILE, load_params
-    from bulkprobe.stages.embed import embed_cohort
+    from bulkprobe.stages.embed_input import embed_input
 
     _refuse_foreign_store(output)
-    entries = load_params().encoders if PARAMS_FILE.is_file() else {}
-    entry = entries.get(encoder)
-    given = dict(entry.options) if entry else {}
-    for setting in settings or []:
+    if precision not in (None, "float32", "bfloat16"):
+        raise UserError(f"--precision is {precision!r}, expected float32 or bfloat16")
+    written = embed_input(
+        encoder,
+        source,
+        output,
+        checkpoint=checkpoint,
+        release=release,
+        scale=scale,
+        options=_settings(settings or []),
+        shard_size=shard_size,
+        batch_size=batch_size,
+        device=device,
+        precision=cast("Literal['float32', 'bfloat16'] | None", precision),
+        add_to=add_to,
+    )
+    typer.echo(f"{output} {'is written' if written else 'was complete and is left as it is'}")
+
+
+def _settings(settings: list[str]) -> dict[str, Any]:
+    """Read KEY=VALUE texts; values are YAML, so that numbers are numbers."""
+    given: dict[str, Any] = {}
+    for setting in settings:
         key, found, value = setting.partition("=")
         if not found:
             raise UserError(f"--set {setting!r} has no '=': write --set KEY=VALUE")
@@ -160,8 +179,7 @@ def embed(
             given[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise UserError(f"--set {setting!r}: {value!r} is no YAML value; quote it if it is a text") from None
-    written = embed_cohort(encoder, entry.model if entry else encoder, source, output, given, shard_size)
-    typer.echo(f"{output} {'is written' if written else 'was complete and is left as it is'}")
+    return given
 
 
 def _refuse_foreign_store(output: Path) -> None:

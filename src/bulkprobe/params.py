@@ -68,9 +68,11 @@ class Splits(Section):
 
 
 class Embed(Section):
-    """How embeddings are stored; this changes no number."""
+    """How embeddings are computed and stored. In float32 on a CPU none of it changes a number."""
 
     shard_size: int = Field(ge=1)
+    device: str = Field(pattern=r"^(cpu|cuda(:\d+)?)$")
+    precision: Literal["float32", "bfloat16"]
 
 
 class EncoderEntry(Section):
@@ -79,6 +81,8 @@ class EncoderEntry(Section):
     model: str
     release: str | None
     enabled: bool
+    push: bool = True  # whether `dvc push` may pass the weights on
+    untrained_twin: bool = False  # this entry is the release with its tensors drawn again
     options: dict[str, Any]
 
 
@@ -158,7 +162,21 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
             f"{path}: compare.reference is {params.compare.reference!r}, but section encoders has no such name: "
             f"give one of {', '.join(params.encoders)}"
         )
+    _check_twins(path, params)
     return params
+
+
+def _check_twins(path: Path, params: Params) -> None:
+    """A twin stands beside the encoder it is the twin of, under that name and `_untrained`: so it is found again."""
+    for name, entry in params.encoders.items():
+        owner = params.encoders.get(name.removesuffix("_untrained"))
+        if not entry.untrained_twin:
+            continue
+        if owner is None or owner is entry or (owner.model, owner.release) != (entry.model, entry.release):
+            raise UserError(
+                f"{path}: encoders.{name} is an untrained twin, so it must be called <encoder>_untrained and have the "
+                "model and release of the entry <encoder>"
+            )
 
 
 def _sentences(path: Path, problem: ValidationError) -> Iterator[str]:

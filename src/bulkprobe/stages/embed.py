@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,16 +15,46 @@ from tqdm import tqdm
 
 from bulkprobe.cohort.read import read_cohort
 from bulkprobe.cohort.schema import EXPRESSION, SAMPLES
-from bulkprobe.cohort.store import ExpressionStore, open_expression
+from bulkprobe.cohort.store import open_expression
 from bulkprobe.encoders import get_encoder
-from bulkprobe.encoders.base import CohortView, Session, embed_blocks
-from bulkprobe.errors import UserError
+from bulkprobe.encoders.base import CohortView, Session, Weights, embed_blocks
+from bulkprobe.errors import Unfit, UserError
 from bulkprobe.files import file_hash, tree_hash
 from bulkprobe.params import load_params
 from bulkprobe.preprocess.normalise import COUNTS_ALONE
 from bulkprobe.stages import paths
+from bulkprobe.stages.checkpoints import Checkpoint, recorded
 from bulkprobe.stages.running import encoder_argument, run_stage
 from bulkprobe.store import is_finished, prepare_store, write_absent, write_store
+
+READ_ROWS = 256  # samples whose expression is held at a time
+LONG_RUN = 60.0  # seconds from which an estimate is given first
+
+
+class Expression(Protocol):
+    """Expression that can be read by blocks: the cohort's store, or a lab's own file."""
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """The samples, in order."""
+
+    @property
+    def var(self) -> pd.DataFrame:
+        """The genes, one row a column."""
+
+    @property
+    def scale(self) -> str:
+        """The scale of X."""
+
+    @property
+    def layers(self) -> list[str]:
+        """Layers beside X."""
+
+    def read(self, layer: str, rows: np.ndarray) -> np.ndarray:
+        """Return rows of a layer: float32 (n_rows, n_genes)."""
+
+    def blocks(self, *, layer: str) -> Iterator[np.ndarray]:
+        """Yield all rows of a layer in order."""
 
 
 def main() -> str:
@@ -33,42 +65,86 @@ def main() -> str:
     if entry is None:
         raise UserError(f"params.yaml: encoders has no {name!r}; known: {', '.join(params.encoders)}")
     path = paths.store_path(name)
-    if entry.release is not None:
-        raise UserError(
-            f"params.yaml: encoders.{name}.release is {entry.release!r}, but {entry.model} is a baseline without "
-            "weights: set release to null"
-        )
+    about = {"encoder": name, "model": entry.model}
     if not entry.enabled:
-        write_absent(path, "switched off in params.yaml (enabled: false)", {"encoder": name, "model": entry.model})
+        write_absent(path, "switched off in params.yaml (enabled: false)", about)
         return f"{name} is switched off; {path} says so"
-    written = embed_cohort(name, entry.model, paths.COHORT, path, entry.options, params.embed.shard_size)
+    checkpoint = recorded(paths.weights_path(name))
+    if isinstance(checkpoint, str):
+        write_absent(path, checkpoint, about)
+        return f"{name} is absent; {path} says why"
+    options = params.embed
+    try:
+        written = embed_cohort(
+            name,
+            entry.model,
+            paths.COHORT,
+            path,
+            entry.options,
+            options.shard_size,
+            checkpoint=checkpoint,
+            device=options.device,
+            precision=options.precision,
+        )
+    except Unfit as problem:
+        write_absent(path, str(problem), about)
+        print(f"warning: {name} will be absent: {problem}", file=sys.stderr)
+        return f"{name} cannot read this cohort; {path} says why"
     return f"{path} {'is written' if written else 'was complete and is left as it is'}"
 
 
 def embed_cohort(
-    name: str, model: str, cohort_folder: Path, path: Path, options: Mapping[str, Any], shard_size: int
+    name: str,
+    model: str,
+    cohort_folder: Path,
+    path: Path,
+    options: Mapping[str, Any],
+    shard_size: int,
+    **how: Any,
 ) -> bool:
-    """Embed every sample of a cohort; False where a complete store of the same input was there already."""
+    """Embed every sample of a cohort folder; see `embed_expression`."""
     cohort = read_cohort(cohort_folder)
     expression = open_expression(cohort_folder)
     obs = cohort.samples.set_index("sample_id", drop=False).loc[expression.sample_ids].reset_index(drop=True)
-    scale = expression.scale
-    if scale == "counts" and "tpm" not in expression.layers:
-        scale = COUNTS_ALONE  # too few gene lengths are known for TPM
-    view = CohortView(
-        expression.var, obs, scale, tuple(expression.layers), lambda layer: expression.blocks(layer=layer)
+    return embed_expression(
+        name, model, expression, obs, path, options, shard_size, lambda: input_hash(cohort_folder), **how
     )
-    session = get_encoder(model).start(view, options)
+
+
+def embed_expression(
+    name: str,
+    model: str,
+    expression: Expression,
+    obs: pd.DataFrame,
+    path: Path,
+    options: Mapping[str, Any],
+    shard_size: int,
+    sha256: Callable[[], str],
+    *,
+    checkpoint: Checkpoint | None = None,
+    device: str = "cpu",
+    precision: Literal["float32", "bfloat16"] = "float32",
+    batch_size: int | None = None,
+) -> bool:
+    """Embed every sample; False where a complete store of the same input was there already.
+
+    obs: the sample table in the order of the expression. sha256: hash of the input, for the store. batch_size: samples
+    handed over at a time, which on a CPU changes no number.
+    """
+    weights = None
+    if checkpoint is not None:
+        check_device(device)
+        weights = Weights(checkpoint.folder, device, precision)
+    session = get_encoder(model).start(view_of(expression, obs), options, weights)
+    origin = {"checkpoint_sha256": None, "release": None, "untrained": False}
     attributes = {
         **session.attributes,
+        **(checkpoint.attributes() if checkpoint else origin),
         "encoder": name,
         "model": model,
         "options": dict(options),
-        "untrained": False,
-        "release": None,
-        "checkpoint_sha256": None,
-        "precision": "float32",
-        "cohort_sha256": input_hash(cohort_folder),
+        "precision": precision if checkpoint else "float32",
+        "cohort_sha256": sha256(),
     }
     samples = expression.sample_ids
     if is_finished(path, sample_ids=samples, width=session.width, attributes=attributes):
@@ -79,10 +155,30 @@ def embed_cohort(
         sample_ids=samples,
         width=session.width,
         attributes=attributes,
-        shards=_shards(session, expression, obs, starts, shard_size, name),
+        shards=_shards(session, expression, obs, starts, shard_size, name, batch_size),
         shard_size=shard_size,
     )
     return True
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that this machine does not have."""
+    if device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(f"device {device!r} was asked for, but torch sees no GPU on this machine: use cpu")
+
+
+def view_of(expression: Expression, obs: pd.DataFrame) -> CohortView:
+    """Return what an encoder is told about a cohort."""
+    scale = expression.scale
+    if scale == "counts" and "tpm" not in expression.layers:
+        scale = COUNTS_ALONE  # too few gene lengths are known for TPM
+    return CohortView(
+        expression.var, obs, scale, tuple(expression.layers), lambda layer: expression.blocks(layer=layer)
+    )
 
 
 def input_hash(cohort_folder: Path) -> str:
@@ -92,21 +188,47 @@ def input_hash(cohort_folder: Path) -> str:
 
 
 def _shards(
-    session: Session, expression: ExpressionStore, obs: pd.DataFrame, starts: Sequence[int], size: int, name: str
+    session: Session,
+    expression: Expression,
+    obs: pd.DataFrame,
+    starts: Sequence[int],
+    size: int,
+    name: str,
+    batch_size: int | None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    for start in tqdm(starts, desc=f"embed {name}", unit="shard", delay=2):
-        rows = np.arange(start, min(start + size, expression.n_samples))
-        parts = list(embed_blocks(session, _blocks(session, expression, obs, rows), name))
-        yield start, np.concatenate(parts)
+    """Yield the shards to write, each with its first row; a run over a minute begins with an estimate."""
+    total = sum(min(size, len(obs) - start) for start in starts)
+    begun, told = time.monotonic(), False
+    step = batch_size or (16 if hasattr(session, "encode") else READ_ROWS)
+    with tqdm(total=total, desc=f"embed {name}", unit="sample", delay=2) as progress:
+        for start in starts:
+            rows = np.arange(start, min(start + size, len(obs)))
+            parts = []
+            for part in embed_blocks(session, _blocks(session, expression, obs, rows, step), name):
+                parts.append(part)
+                progress.update(len(part))
+                if not told:
+                    told = True
+                    _estimate(name, total, (time.monotonic() - begun) * total / len(part))
+            yield start, np.concatenate(parts)
+
+
+def _estimate(name: str, samples: int, seconds: float) -> None:
+    if seconds > LONG_RUN:
+        minutes = seconds / 60
+        said = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+        print(f"{name}: {samples} samples will take about {said} on this machine", file=sys.stderr)
 
 
 def _blocks(
-    session: Session, expression: ExpressionStore, obs: pd.DataFrame, rows: np.ndarray, size: int = 256
+    session: Session, expression: Expression, obs: pd.DataFrame, rows: np.ndarray, step: int
 ) -> Iterator[tuple[np.ndarray | None, pd.DataFrame]]:
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
+    for start in range(0, len(rows), READ_ROWS):
+        part = rows[start : start + READ_ROWS]
         values = None if session.layer is None else expression.read(session.layer, part)
-        yield values, obs.iloc[part]
+        for first in range(0, len(part), step):
+            chosen = slice(first, first + step)
+            yield None if values is None else values[chosen], obs.iloc[part[chosen]]
 
 
 if __name__ == "__main__":

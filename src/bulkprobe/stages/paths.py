@@ -8,6 +8,7 @@ INPUTS = Path("data/inputs")
 RAW = Path("data/raw")
 TRUTH = Path("data/truth")
 COHORT = Path("data/cohort")
+MODELS = Path("models")
 SPLITS = Path("data/splits.parquet")
 EMBEDDINGS = Path("data/embeddings")
 PREDICTIONS = Path("data/predictions")
@@ -19,6 +20,11 @@ REPORT = METRICS / "report.html"
 PLOTS = METRICS / "plots"
 # Hashes of downloads that their publishers do not state, kept in git from the first download on.
 SOURCE_LOCK = Path("data/sources.lock.json")
+
+
+def weights_path(encoder: str) -> Path:
+    """Where an encoder's checkpoint is kept, below it a folder named after the release."""
+    return MODELS / encoder
 
 
 def store_path(encoder: str) -> Path:

@@ -1,0 +1,170 @@
+"""Which checkpoint an encoder computes with: made, downloaded and checked, or a folder that somebody gives."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bulkprobe.encoders.base import Card, Release
+from bulkprobe.errors import UserError, some
+from bulkprobe.files import file_hash, read_json, write_json
+
+RECORD = "release.json"
+UNTRAINED = "untrained"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint folder and what is known of it.
+
+    release: the name of the authors' release, "untrained" for a random stand-in, None for an unknown folder. verified:
+    whether every file has the hash that is known of the release (None: nothing to verify, it was made here).
+    """
+
+    folder: Path
+    sha256: str
+    release: str | None
+    untrained: bool = False
+    twin: bool = False
+    verified: bool | None = False
+
+    def attributes(self) -> dict[str, Any]:
+        """What an embedding store records of it."""
+        found = asdict(self)
+        found["checkpoint_sha256"] = found.pop("sha256")
+        del found["folder"], found["twin"]
+        return {**found, "untrained_twin": self.twin}
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Return sha256 by relative path of every file of a checkpoint."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: give the folder that holds the files exactly as released")
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.endswith((".partial", ".partial.json")))
+    if not files:
+        raise UserError(f"{folder} is empty: a checkpoint folder must hold the files exactly as released")
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
+
+
+def folder_hash(hashes: Mapping[str, str]) -> str:
+    """Return one sha256 over the names and contents of a checkpoint's files."""
+    listed = "".join(f"{path}\0{sha256}\n" for path, sha256 in sorted(hashes.items()))
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def identify(card: Card, folder: Path) -> Checkpoint:
+    """Say what a folder is: a known release by its hashes, what a record beside it says, or unverified."""
+    hashes = hashes_of(folder)
+    whole = folder_hash(hashes)
+    for release in card.releases:
+        if is_release(release, hashes):
+            return Checkpoint(folder, whole, release.name, verified=True)
+    record = read_record(folder.parent)
+    if record.get("sha256") == whole and record.get("model") == card.name:
+        return checkpoint_of(record, folder)
+    return Checkpoint(folder, whole, None)
+
+
+def is_release(release: Release, hashes: Mapping[str, str]) -> bool:
+    """Whether the files are those of a release: all there, and every published hash equal (at least one is known)."""
+    known = [file for file in release.files if file.sha256]
+    return bool(known) and all(hashes.get(file.path) == file.sha256 for file in known)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read what the weights stage recorded of an encoder's checkpoint; empty where it has not run."""
+    path = folder / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        return read_json(path)
+    except ValueError:
+        raise UserError(f"{path} is damaged: run `dvc repro -f weights@{folder.name}`") from None
+
+
+def checkpoint_of(record: Mapping[str, Any], folder: Path) -> Checkpoint:
+    """Return the checkpoint that a record describes."""
+    return Checkpoint(
+        folder, record["sha256"], record["release"], record["untrained"], record["twin"], record["verified"]
+    )
+
+
+def recorded(folder: Path) -> Checkpoint | str | None:
+    """Return the checkpoint that the weights stage left in `folder`; a text says why it is absent; None: a baseline.
+
+    Files that changed since they were verified are a UserError.
+    """
+    record = read_record(folder)
+    if not record:
+        raise UserError(f"{folder / RECORD} is not there: run `dvc repro weights@{folder.name}` first")
+    if record.get("absent"):
+        return str(record["absent"])
+    if record.get("release") is None:
+        return None
+    place = folder / str(record["release"])
+    if folder_hash(hashes_of(place)) != record["sha256"]:
+        raise UserError(
+            f"the files in {place} have changed since they were checked: fetch them again "
+            f"(`dvc repro -f weights@{folder.name}`)"
+        )
+    return checkpoint_of(record, place)
+
+
+def write_record(folder: Path, model: str, checkpoint: Checkpoint, hashes: Mapping[str, str]) -> None:
+    """Record a checkpoint beside its folder, and remove what other releases left there."""
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != checkpoint.folder.name:
+            shutil.rmtree(path)
+    content = {key: value for key, value in asdict(checkpoint).items() if key != "folder"}
+    write_json(folder / RECORD, {**content, "model": model, "files": dict(hashes)})
+
+
+def write_absence(folder: Path, model: str, reason: str | None) -> None:
+    """Record that there are no weights: why, or (None) that a baseline needs none."""
+    content: dict[str, Any] = {"model": model, "release": None}
+    write_json(folder / RECORD, content if reason is None else {**content, "absent": reason})
+
+
+def fetch_release(
+    card: Card, name: str, folder: Path, *, lock: Path, workers: int, retries: int, **http: Any
+) -> tuple[Checkpoint, dict[str, str]]:
+    """Bring a release into `folder`/<its name>: what is there is checked, what is missing downloaded, resumably.
+
+    Raises UserError where a file cannot be had or is not the published one; nothing unchecked stands under a final
+    name. Files without a published hash are recorded in `lock` at the first download.
+    """
+    from bulkprobe.sources.download import download_all
+    from bulkprobe.sources.lock import HashLock
+    from bulkprobe.sources.schema import SourceFile
+
+    release = card.release(name)
+    final = folder / release.name
+    if release.terms:
+        print(f"{card.name} {release.name}: {release.terms}", file=sys.stderr)
+    files = []
+    for file in release.files:
+        note = f"{file.by_hand or 'fetch it by hand'}; then put it at {final / file.path} and run again"
+        files.append(SourceFile(file.path, file.urls, file.bytes, file.sha256, file.md5, release.terms, note))
+    # Downloads that are under way wait outside the folder that DVC hashes.
+    incoming = folder.parent / ".incoming" / card.name / release.name
+    for file in release.files:
+        if (final / file.path).is_file() and not (incoming / file.path).exists():
+            (incoming / file.path).parent.mkdir(parents=True, exist_ok=True)
+            os.link((final / file.path).resolve(), incoming / file.path)
+    download_all(files, incoming, workers=workers, lock=HashLock(lock), retries=retries, **http)
+    for file in release.files:
+        (final / file.path).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(incoming / file.path, final / file.path)
+    shutil.rmtree(incoming, ignore_errors=True)
+    hashes = hashes_of(final)
+    strange = sorted(set(hashes) - {file.path for file in release.files})
+    if strange:
+        raise UserError(f"{final} holds files that {release.name} does not have: {some(strange)}; remove them")
+    verified = all(file.sha256 or file.md5 for file in release.files)
+    return Checkpoint(final, folder_hash(hashes), release.name, verified=verified), hashes

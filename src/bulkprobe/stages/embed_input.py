@@ -1,0 +1,173 @@
+"""`bulkprobe embed` and `bulkprobe fetch`: any input, any checkpoint, without the pipeline."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bulkprobe.cohort.inputs import Input, open_input
+from bulkprobe.encoders import MODELS, get_encoder
+from bulkprobe.encoders.base import Card
+from bulkprobe.errors import UserError, some
+from bulkprobe.params import PARAMS_FILE, EncoderEntry, Params, load_params
+from bulkprobe.stages import paths
+from bulkprobe.stages.checkpoints import UNTRAINED, Checkpoint, fetch_release, identify, write_record
+from bulkprobe.stages.embed import embed_expression
+from bulkprobe.stages.weights import make_untrained
+from bulkprobe.store import read_store
+
+
+def find_entry(encoder: str) -> tuple[Params | None, EncoderEntry]:
+    """Return the entry of params.yaml, where it has one of this name, else a bare one of the model."""
+    params = load_params() if PARAMS_FILE.is_file() else None
+    if params is not None and encoder in params.encoders:
+        return params, params.encoders[encoder]
+    if encoder not in MODELS and params is not None:
+        known = ", ".join(dict.fromkeys([*params.encoders, *MODELS]))
+        raise UserError(f"there is no encoder {encoder!r} in params.yaml, and no model of that name; known: {known}")
+    card = get_encoder(encoder).card
+    release = card.releases[0].name if card.releases else None
+    return params, EncoderEntry(model=encoder, release=release, enabled=True, options={})
+
+
+def embed_input(
+    encoder: str,
+    source: Path,
+    output: Path,
+    *,
+    checkpoint: Path | None = None,
+    release: str | None = None,
+    scale: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    shard_size: int = 512,
+    batch_size: int | None = None,
+    device: str | None = None,
+    precision: Literal["float32", "bfloat16"] | None = None,
+    add_to: Path | None = None,
+) -> bool:
+    """Embed a cohort folder, an AnnData file or a table into a store; False where it was complete already.
+
+    checkpoint: a folder in the released layout; release: the name of one, or "untrained"; without either what
+    params.yaml says, and its weights in `models/`. options: on top of the entry's own. add_to: an .h5ad that gets the
+    vectors as obsm["X_<encoder>"].
+    """
+    params, entry = find_entry(encoder)
+    card = get_encoder(entry.model).card
+    if checkpoint is not None and release is not None:
+        raise UserError("--checkpoint and --release were both given: one of them says which weights")
+    with tempfile.TemporaryDirectory(prefix=".bulkprobe-", dir=_parent(output)) as scratch:
+        opened = open_input(source, scale, Path(scratch))
+        weights = _weights(encoder, entry, card, opened, checkpoint, release, params, Path(scratch))
+        written = embed_expression(
+            encoder,
+            entry.model,
+            opened,
+            opened.obs,
+            output,
+            {**entry.options, **(options or {})},
+            shard_size,
+            lambda: opened.sha256,
+            checkpoint=weights,
+            device=device or (params.embed.device if params else "cpu"),
+            precision=precision or (params.embed.precision if params else "float32"),
+            batch_size=batch_size,
+        )
+    if add_to is not None:
+        add_vectors(add_to, output, f"X_{encoder}")
+    return written
+
+
+def _parent(output: Path) -> Path:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return output.parent
+
+
+def _weights(
+    encoder: str,
+    entry: EncoderEntry,
+    card: Card,
+    source: Input,
+    checkpoint: Path | None,
+    release: str | None,
+    params: Params | None,
+    scratch: Path,
+) -> Checkpoint | None:
+    if card.kind == "baseline":
+        if checkpoint is not None or release is not None:
+            raise UserError(f"{encoder} is a baseline and has no weights: leave --checkpoint and --release out")
+        return None
+    if checkpoint is not None:
+        found = identify(card, checkpoint)
+        if found.release is None:
+            print(f"note: {checkpoint} is no release that is known here: its weights are unverified", file=sys.stderr)
+        return found
+    wanted = release or str(entry.release)
+    if wanted == UNTRAINED:  # of this input's genes, so not the one that the pipeline keeps in `models/`
+        return make_untrained(card, source.var, scratch, params.base.seed if params else 0)[0]
+    return fetch_weights(encoder, entry, card, wanted, params)
+
+
+def fetch_weights(
+    encoder: str, entry: EncoderEntry, card: Card, release: str, params: Params | None, **http: Any
+) -> Checkpoint:
+    """Download a release into `models/<encoder>/<release>`, checked and recorded."""
+    folder = paths.weights_path(encoder)
+    workers, retries = (params.fetch.workers, params.fetch.retries) if params else (2, 5)
+    found, hashes = fetch_release(
+        card, release, folder, lock=paths.SOURCE_LOCK, workers=workers, retries=retries, **http
+    )
+    if entry.release == release:
+        write_record(folder, entry.model, found, hashes)
+    return found
+
+
+def fetch_target(target: str, **http: Any) -> Checkpoint:
+    """Download what `bulkprobe fetch ENCODER[:RELEASE]` names."""
+    encoder, _, release = target.partition(":")
+    params, entry = find_entry(encoder)
+    card = get_encoder(entry.model).card
+    if card.kind == "baseline":
+        raise UserError(f"{encoder} is a baseline: it has no weights to fetch")
+    wanted = release or (entry.release if entry.release not in (None, UNTRAINED) else card.releases[0].name)
+    if wanted == UNTRAINED:
+        raise UserError(f"untrained stand-ins are made, not fetched: `dvc repro weights@{encoder}`")
+    return fetch_weights(encoder, entry, card, str(wanted), params, **http)
+
+
+def add_vectors(path: Path, store: Path, key: str) -> None:
+    """Write a store's vectors into an .h5ad as obsm[key]; the file changes as a whole or not at all.
+
+    The file's samples must all be in the store. Raises UserError otherwise, or where it is no AnnData.
+    """
+    import anndata
+    import h5py
+
+    if path.suffix != ".h5ad" or not path.is_file():
+        raise UserError(f"--add-to {path}: an existing .h5ad file was expected")
+    vectors = read_store(store)
+    aside = path.with_name(f".{path.name}.partial")
+    try:
+        shutil.copyfile(path, aside)
+        try:
+            with h5py.File(aside, "r+") as file:
+                index = file["obs"].attrs["_index"]
+                names = [name.decode() if isinstance(name, bytes) else str(name) for name in file["obs"][index][:]]
+                missing = sorted(set(names) - set(vectors.sample_id))
+                if missing:
+                    raise UserError(f"--add-to {path}: {store} has no vector for {some(missing)}: embed this file")
+                place = file.require_group("obsm")
+                if key in place:
+                    del place[key]
+                rows = np.ascontiguousarray(vectors.embedding[vectors.rows_of(names)])
+                anndata.io.write_elem(place, key, rows)
+        except (KeyError, OSError) as problem:
+            raise UserError(f"--add-to {path} cannot be written as AnnData: {' '.join(str(problem).split())}") from None
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
