@@ -27,7 +27,7 @@ def inside(folder: Path, *arguments: str) -> Iterator[None]:
 
 def make_workspace(folder: Path) -> Path:
     """Run every stage on the small cohort."""
-    from bulkprobe.stages import cohort, compare, embed, fetch, probe_mutation, probe_survival, splits, summary
+    from bulkprobe.stages import cohort, compare, embed, fetch, probe_mutation, probe_survival, splits, summary, weights
 
     folder.mkdir(parents=True)
     write_params(folder, small_params())
@@ -36,7 +36,7 @@ def make_workspace(folder: Path) -> Path:
             stage.main()
     for name in ENCODERS:
         with inside(folder, name):
-            for stage in (embed, probe_mutation, probe_survival):
+            for stage in (weights, embed, probe_mutation, probe_survival):
                 stage.main()
     with inside(folder):
         compare.main()

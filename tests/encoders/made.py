@@ -27,7 +27,8 @@ def made_counts(n_samples: int, n_genes: int, seed: int, zero: float = 0.3) -> n
 def tpm_of(counts: np.ndarray, genes: pd.DataFrame) -> np.ndarray:
     """Return TPM (n_samples, n_genes) float32."""
     rate = counts / genes["length"].to_numpy(np.float64)
-    return (rate / rate.sum(axis=1, keepdims=True) * 1e6).astype(np.float32)
+    total = rate.sum(axis=1, keepdims=True)
+    return (rate / np.where(total > 0, total, 1.0) * 1e6).astype(np.float32)
 
 
 def made_view(genes: pd.DataFrame, counts: np.ndarray, scale: str = "counts") -> CohortView:

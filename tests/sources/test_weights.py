@@ -16,7 +16,8 @@ from bulkprobe.encoders.base import Card, Release, WeightFile
 from bulkprobe.errors import UserError
 from bulkprobe.files import read_json
 from bulkprobe.stages import checkpoints
-from bulkprobe.stages.checkpoints import Checkpoint, fetch_release, identify, recorded, write_absence, write_record
+from bulkprobe.stages.checkpoints import Checkpoint, identify, recorded, write_absence, write_record
+from bulkprobe.stages.released import fetch_release
 
 FILES = {"vocab.json": b'{"A": 0}', "deep/model.bin": bytes(range(256)) * 40}
 sha = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}

@@ -187,6 +187,6 @@ def test_two_folders_give_the_same_bytes(reproduced: Copy, tmp_path: Path) -> No
     locked = (other.folder / "dvc.lock").read_bytes()
     assert locked == (reproduced.folder / "dvc.lock").read_bytes()
     stages = yaml.safe_load(locked)["stages"]
-    assert len(stages) == 5 + 3 * len(ENCODERS)
+    assert len(stages) == 5 + 4 * len(ENCODERS)
     for name in ("metrics/summary.json", "metrics/headline.json", "metrics/plots/roc.csv"):
         assert (other.folder / name).read_bytes() == (reproduced.folder / name).read_bytes()

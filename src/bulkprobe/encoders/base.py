@@ -149,7 +149,11 @@ def resolve_options(card: Card, given: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(
                 f"encoder {card.name}: option {key} is {given[key]!r}, expected one of {', '.join(map(str, allowed))}"
             )
-    return {**card.defaults, **given}
+    chosen = {**card.defaults, **given}
+    floor = chosen.get("min_coverage", 0.0)
+    if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor <= 1:
+        raise UserError(f"encoder {card.name}: option min_coverage is {floor!r}, expected a share between 0 and 1")
+    return chosen
 
 
 def need_weights(card: Card, weights: Weights | None) -> Weights:

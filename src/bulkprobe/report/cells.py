@@ -253,9 +253,7 @@ def register(cards: Cards) -> Table:
     for name, card in cards.items():
         saw = card.get("saw_tcga")
         coverage = card.get("coverage")
-        state = "absent" if card.get("absent") else "untrained stand-in" if card.get("untrained") else "as released"
-        if card["kind"] == "baseline" and not card.get("absent"):
-            state = "nothing to load"
+        state = weights_state(card)
         cells = [words(name), words(card.get("title")), words(card["kind"]), words(state)]
         cells += [words(card.get("pretraining"))]
         cells += [
@@ -265,10 +263,29 @@ def register(cards: Cards) -> Table:
         share = Cell(MISSING, number=True)
         if coverage is not None:
             share = Cell(f"{100 * coverage:.1f} %", sort=f"{coverage:.6f}", number=True)
-        rows.append([*cells, words(card.get("pooling")), count(card.get("width")), share, words(card.get("licence"))])
+        noise = card.get("draw_noise")
+        drawn = Cell(
+            MISSING if noise is None else f"{noise:.2f}", sort="" if noise is None else f"{noise}", number=True
+        )
+        rows.append([*cells, words(card.get("pooling")), count(card.get("width")), share, drawn])
+        rows[-1].append(words(card.get("licence")))
     columns = ["Encoder", "Name", "Kind", "Weights", "Saw in pre-training", "Saw TCGA?", "Priors", "Pooling"]
     caption = "Encoders: contamination, priors and terms"
-    return Table("register", caption, [*columns, "Width", "Genes covered", "Licence"], rows, wide=True)
+    return Table("register", caption, [*columns, "Width", "Genes covered", "Draw noise", "Licence"], rows, wide=True)
+
+
+def weights_state(card: Mapping[str, Any]) -> str:
+    """Say which weights made an encoder's numbers."""
+    if card.get("absent"):
+        return "absent"
+    if card["kind"] == "baseline":
+        return "nothing to load"
+    if card.get("twin"):
+        return f"untrained twin ({card.get('release')})"
+    if card.get("untrained"):
+        return "untrained stand-in"
+    checked = "checked by hash" if card.get("verified") else "unverified"
+    return f"{card.get('release') or 'as given'}, {checked}"
 
 
 def pairs(name: str, caption: str, content: Mapping[str, Any]) -> Table:

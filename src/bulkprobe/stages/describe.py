@@ -97,13 +97,12 @@ def describe_fit(source: Path, scale: str | None) -> Iterator[str]:
 
 def _fit(name: str, model: str, options: dict[str, Any], source: Input, speed: float) -> str:
     encoder = get_encoder(model)
-    checkpoint: Checkpoint | str | None = None
+    checkpoint: Checkpoint | None = None
     if encoder.card.kind == "foundation":
-        if not read_record(paths.weights_path(name)):
+        found = recorded(paths.weights_path(name)) if read_record(paths.weights_path(name)) else None
+        if not isinstance(found, Checkpoint):
             return _from_card(encoder.card, source, speed)
-        checkpoint = recorded(paths.weights_path(name))
-        if not isinstance(checkpoint, Checkpoint):
-            return _from_card(encoder.card, source, speed)
+        checkpoint = found
     try:
         weights = None if checkpoint is None else Weights(checkpoint.folder)
         session = encoder.start(view_of(source, source.obs), options, weights)

@@ -24,6 +24,7 @@ from bulkprobe.params import load_params
 from bulkprobe.preprocess.normalise import COUNTS_ALONE
 from bulkprobe.stages import paths
 from bulkprobe.stages.checkpoints import Checkpoint, recorded
+from bulkprobe.stages.draw_noise import measure_draw_noise
 from bulkprobe.stages.running import encoder_argument, run_stage
 from bulkprobe.store import is_finished, prepare_store, write_absent, write_store
 
@@ -135,11 +136,13 @@ def embed_expression(
     if checkpoint is not None:
         check_device(device)
         weights = Weights(checkpoint.folder, device, precision)
-    session = get_encoder(model).start(view_of(expression, obs), options, weights)
+    encoder, view = get_encoder(model), view_of(expression, obs)
+    session = encoder.start(view, options, weights)
     origin = {"checkpoint_sha256": None, "release": None, "untrained": False}
     attributes = {
         **session.attributes,
         **(checkpoint.attributes() if checkpoint else origin),
+        **(measure_draw_noise(encoder, view, options, weights, expression) if weights else {}),
         "encoder": name,
         "model": model,
         "options": dict(options),

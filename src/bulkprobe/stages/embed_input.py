@@ -17,8 +17,9 @@ from bulkprobe.encoders.base import Card
 from bulkprobe.errors import UserError, some
 from bulkprobe.params import PARAMS_FILE, EncoderEntry, Params, load_params
 from bulkprobe.stages import paths
-from bulkprobe.stages.checkpoints import UNTRAINED, Checkpoint, fetch_release, identify, write_record
+from bulkprobe.stages.checkpoints import UNTRAINED, Checkpoint, identify, write_record
 from bulkprobe.stages.embed import embed_expression
+from bulkprobe.stages.released import fetch_release
 from bulkprobe.stages.weights import make_untrained
 from bulkprobe.store import read_store
 

@@ -22,12 +22,12 @@ from bulkprobe.stages import paths
 from bulkprobe.stages.checkpoints import (
     UNTRAINED,
     Checkpoint,
-    fetch_release,
     folder_hash,
     hashes_of,
     write_absence,
     write_record,
 )
+from bulkprobe.stages.released import fetch_release
 from bulkprobe.stages.running import encoder_argument, run_stage
 from bulkprobe.untrained import write_twin, write_untrained
 
