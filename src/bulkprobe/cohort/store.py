@@ -12,8 +12,9 @@ Whoever only reads expression imports this module and nothing else of the room.
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,7 +217,7 @@ def _write_layers(
         stop = min(start + step, len(names))
         values = rows["X"].read(start, stop)
         if scale == "fpkm":
-            values = _to_million(values, names[start:stop])
+            values = per_million(values, names[start:stop])
         matrix[start:stop] = values
         if tpm is not None and "tpm" in rows:
             values = rows["tpm"].read(start, stop)
@@ -236,7 +237,8 @@ def _refuse_empty(values: Floats, names: Sequence[str]) -> None:
         raise UserError(f"samples without any expression: {some(lacking)}; drop them from the table")
 
 
-def _to_million(values: Floats, names: Sequence[str]) -> Floats:
+def per_million(values: Floats, names: Sequence[str]) -> Floats:
+    """Return values of shape (n_samples, n_genes) scaled so that each sample adds up to a million (FPKM to TPM)."""
     _refuse_empty(values, names)
     total = values.sum(axis=1, dtype=np.float64, keepdims=True)
     scaled: Floats = (values * (MILLION / total)).astype(np.float32)
@@ -256,9 +258,47 @@ def _write_tables(group: Any, names: Sequence[str], table: pd.DataFrame, record:
             write_elem(group, name, {})
 
 
+class Expression(ABC):
+    """Expression that is read by rows of samples; nothing of the matrices is in memory."""
+
+    path: Path
+    sample_ids: list[str]
+    layers: list[str]  # beside X
+
+    @property
+    def n_samples(self) -> int:
+        """Samples that can be read."""
+        return len(self.sample_ids)
+
+    def blocks(self, rows: Sequence[int] | Index | None = None, layer: str = "X", size: int = 256) -> Iterator[Floats]:
+        """Yield float32 arrays of shape (up to `size`, n_genes), the rows in the order asked for (default all)."""
+        numbers = self._numbers(layer, rows)
+        for start in range(0, len(numbers), size):
+            yield self._take(layer, numbers[start : start + size])
+
+    def read(self, layer: str = "X", rows: Sequence[int] | Index | None = None) -> Floats:
+        """Return rows (default all) of a layer: float32, shape (n_rows, n_genes)."""
+        return self._take(layer, self._numbers(layer, rows))
+
+    def _numbers(self, layer: str, rows: Sequence[int] | Index | None) -> Index:
+        if layer != "X" and layer not in self.layers:
+            raise UserError(f"{self.path.name} has no layer {layer!r}: it has {', '.join(['X', *self.layers])}")
+        numbers = np.arange(self.n_samples) if rows is None else np.asarray(rows, np.int64)
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= self.n_samples):
+            raise UserError(
+                f"row {int(numbers.max() if numbers.min() >= 0 else numbers.min())} is not in {self.path.name}: "
+                f"expected 0 to {self.n_samples - 1}"
+            )
+        return numbers
+
+    @abstractmethod
+    def _take(self, layer: str, numbers: Index) -> Floats:
+        """Return the rows with these numbers, in this order."""
+
+
 @dataclass(frozen=True)
-class ExpressionStore:
-    """An expression store opened for reading; nothing of the matrix is in memory."""
+class ExpressionStore(Expression):
+    """An expression store opened for reading."""
 
     path: Path
     sample_ids: list[str]
@@ -268,52 +308,43 @@ class ExpressionStore:
     layers: list[str]  # beside X
 
     @property
-    def n_samples(self) -> int:
-        """Samples in the store."""
-        return len(self.sample_ids)
-
-    @property
     def shard_samples(self) -> int:
         """Samples of one shard: reading whole shards is fastest."""
         array = self._array("X")
         return int((array.shards or array.chunks)[0])
 
-    def blocks(self, rows: Sequence[int] | Index | None = None, layer: str = "X", size: int = 256) -> Iterator[Floats]:
-        """Yield float32 arrays of shape (up to `size`, n_genes), the rows in the order asked for (default all)."""
-        numbers = self._numbers(rows)
-        array = self._array(layer)
-        for start in range(0, len(numbers), size):
-            yield _take(array, numbers[start : start + size])
-
-    def read(self, layer: str = "X", rows: Sequence[int] | Index | None = None) -> Floats:
-        """Return rows (default all) of a layer: float32, shape (n_rows, n_genes)."""
-        return _take(self._array(layer), self._numbers(rows))
-
-    def _numbers(self, rows: Sequence[int] | Index | None) -> Index:
-        numbers = np.arange(self.n_samples) if rows is None else np.asarray(rows, np.int64)
-        if numbers.size and (numbers.min() < 0 or numbers.max() >= self.n_samples):
-            raise UserError(
-                f"row {int(numbers.max() if numbers.min() >= 0 else numbers.min())} is not in {self.path.name}: "
-                f"expected 0 to {self.n_samples - 1}"
-            )
-        return numbers
-
     def _array(self, layer: str) -> Any:
-        if layer != "X" and layer not in self.layers:
-            raise UserError(f"{self.path.name} has no layer {layer!r}: it has {', '.join(['X', *self.layers])}")
         return zarr.open_array(str(self.path), path="X" if layer == "X" else f"layers/{layer}", mode="r")
 
+    def _take(self, layer: str, numbers: Index) -> Floats:
+        """By runs of chunks within a shard, so that memory stays at one shard."""
+        array = self._array(layer)
+        chunk, shard = array.chunks[0], (array.shards or array.chunks)[0]
 
-def _take(array: Any, numbers: Index) -> Floats:
-    """Read rows in any order: ascending, by runs of chunks within a shard, so that memory stays at one shard."""
-    out = np.empty((len(numbers), array.shape[1]), np.float32)
+        def cut(rows: Index) -> npt.NDArray[np.bool_]:
+            apart: npt.NDArray[np.bool_] = (np.diff(rows // chunk) > 1) | (np.diff(rows // shard) > 0)
+            return apart
+
+        return gather(numbers, array.shape[1], cut, lambda low, high: array[low:high])
+
+
+def gather(
+    numbers: Index,
+    width: int,
+    cut: Callable[[Index], npt.NDArray[np.bool_]],
+    read: Callable[[int, int], Floats],
+) -> Floats:
+    """Read rows in any order by ascending runs: shape (n_rows, width).
+
+    cut: between which of the ascending numbers a new run begins, shape (n_rows - 1,). read: rows low..high-1.
+    """
+    out = np.empty((len(numbers), width), np.float32)
     order = np.argsort(numbers, kind="stable")
     ascending = numbers[order]
-    cut = (np.diff(ascending // array.chunks[0]) > 1) | (np.diff(ascending // (array.shards or array.chunks)[0]) > 0)
-    for piece in np.split(np.arange(len(order)), np.flatnonzero(cut) + 1):
+    for piece in np.split(np.arange(len(order)), np.flatnonzero(cut(ascending)) + 1):
         if len(piece):
             low, high = int(ascending[piece[0]]), int(ascending[piece[-1]]) + 1
-            out[order[piece]] = array[low:high][ascending[piece] - low]
+            out[order[piece]] = read(low, high)[ascending[piece] - low]
     return out
 
 
