@@ -6,11 +6,12 @@ cache makes this cheap where memory is plenty, and where it is not the disk take
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +20,56 @@ Floats = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
 
 
-class GeneSpool:
+class Closing(ABC):
+    """Something to be closed, by a with statement or by hand."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Spool(Closing):
+    """A file on disk that takes values as they are read. Closing it removes it; closing a pickled copy does not."""
+
+    gene_ids: list[str]
+
+    def __init__(self, path: Path) -> None:
+        self._file = FileIO(path, "w+")
+        self._own = True
+
+    def close(self) -> None:
+        """Close the file and remove it."""
+        self._file.close()
+        if self._own:
+            Path(self._file.name).unlink(missing_ok=True)
+
+    def __del__(self) -> None:
+        if "_file" in self.__dict__:
+            self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": str(self._file.name), "_own": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_file": FileIO(state["_file"], "r")})
+
+
+class GeneSpool(Spool):
     """Blocks of genes, each stored as (n_samples, genes of the block), so that runs of samples lie together."""
 
     def __init__(self, path: Path, n_samples: int) -> None:
-        self.gene_ids: list[str] = []
+        super().__init__(path)
+        self.gene_ids = []
         self._n_samples = n_samples
         self._blocks: list[tuple[int, int]] = []  # first gene, number of genes
-        self._file = FileIO(path, "w+")
 
     def append(self, ids: Sequence[str], values: Floats) -> None:
         """Store a block: values of shape (n_samples, len(ids))."""
@@ -43,23 +86,14 @@ class GeneSpool:
             out[:, first : first + width] = _read(self._file, (stop - start, width))
         return out
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-        Path(self._file.name).unlink(missing_ok=True)
-
-
-class SampleSpool:
+class SampleSpool(Spool):
     """Blocks of samples, each stored as (samples of the block, n_genes); rows come back in any order."""
 
     def __init__(self, path: Path, gene_ids: Sequence[str], order: Index) -> None:
+        super().__init__(path)
         self.gene_ids = list(gene_ids)
         self.order = order
-        self._file = FileIO(path, "w+")
 
     def append(self, values: Floats) -> None:
         """Store a block: values of shape (samples of the block, n_genes)."""
@@ -73,15 +107,6 @@ class SampleSpool:
             self._file.seek(4 * width * int(row))
             out[i] = _read(self._file, (width,))
         return out
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-        Path(self._file.name).unlink(missing_ok=True)
 
 
 def _write(file: FileIO, values: Floats) -> None:
