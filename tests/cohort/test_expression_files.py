@@ -171,6 +171,8 @@ def test_repeated_keys(tmp_path: Path) -> None:
     genes = [*SYMBOLS[:39], "TP53"]
     with pytest.raises(UserError, match=r"repeated genes: TP53"):
         read_lab_expression([put(tmp_path / "a.tsv", frame(counts(), genes))], "counts")
+    with pytest.raises(UserError, match=r"repeated genes: TP53"):
+        read_lab_expression([put(tmp_path / "t.tsv", frame(counts(), genes).T)], "counts")
     with pytest.raises(UserError, match="repeated samples: patient_0"):
         read_lab_expression(
             [put(tmp_path / "b.tsv", frame(counts(), SYMBOLS, ["patient_0"] * 2 + SAMPLES[2:]).T)], "counts"
@@ -297,7 +299,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     fails("none.tsv", "is missing", None)
     fails("a.rds", "kind of table not known")
     fails("a.parquet", "is not a Parquet file")
-    fails("a.h5ad", "cannot be opened as AnnData")
+    fails("a.h5ad", "cannot be read as AnnData")
     fails("a.tsv", "has no layers", layer="raw")
     fails("a.tsv", "one column in its header")
     fails("a.tsv", "orientation 'up' is not known", orientation="up")
@@ -306,7 +308,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     put(tmp_path / "e.parquet", frame(counts())[:0])
     fails("e.parquet", "is an empty table", None)
     (tmp_path / "z.zarr").mkdir()
-    fails("z.zarr", "cannot be opened as AnnData|has no X", None)
+    fails("z.zarr", "cannot be read as AnnData|has no X", None)
     anndata.AnnData(np.zeros((0, 3), np.float32)).write_h5ad(tmp_path / "n.h5ad")
     fails("n.h5ad", "is an empty table: 0 samples", None)
     twice = anndata.AnnData(counts()[:, :5].astype(np.float32), obs=pd.DataFrame(index=SAMPLES))

@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
-import scipy.sparse
-import zarr
 
 from bulkprobe.cohort import text_matrix
-from bulkprobe.cohort.gene_keys import GeneTable, decide_orientation, looks_like_genes, read_gene_table
+from bulkprobe.cohort.anndata_file import BLOCK_VALUES, AnnDataFile, Matrix, open_anndata
+from bulkprobe.cohort.gene_keys import GeneTable, decide_orientation, gene_columns, looks_like_genes, read_gene_table
 from bulkprobe.cohort.genes import BROKEN_GZIP, open_maybe_gzip, repeated, truncated
 from bulkprobe.cohort.spool import Floats
 from bulkprobe.errors import UserError, some
 
-BLOCK_VALUES = 1 << 24  # of a Parquet or AnnData block: 64 MB as float32
 ORIENTATIONS = ("auto", "genes_by_samples", "samples_by_genes")
 Block = tuple[slice, slice, Floats]  # samples, genes (places in the lists), values (n_samples, n_genes)
 
@@ -79,9 +76,15 @@ def _axes(name: str, rows: list[str], columns: list[str], orientation: str, gene
     decided = decide_orientation(name, rows, columns, orientation, genes.symbols)
     by_samples = decided == "samples_by_genes"
     samples, keys = (rows, columns) if by_samples else (columns, rows)
+    _refuse_samples(name, samples)
+    return Part(name, samples, keys, by_samples, values, genes)
+
+
+def _refuse_samples(name: str, samples: Sequence[str]) -> None:
+    if unnamed := [number for number, sample in enumerate(samples, start=1) if not sample.strip()]:
+        raise UserError(f"{name} has samples without a name (number {some(unnamed)}): name each of them")
     if twice := repeated(samples):
         raise UserError(f"{name} has repeated samples: {some(twice)}; keep one of each")
-    return Part(name, samples, keys, by_samples, values, genes)
 
 
 # ---------------------------------------------------------------- text
@@ -102,7 +105,7 @@ class _Text:
 
 def _open_text(path: Path, orientation: str, genes: GeneTable) -> Part:
     delimiter = text_matrix.delimiter_of(path)
-    header = text_matrix.read_header(path, delimiter, what="column")
+    header = text_matrix.read_header(path, delimiter, what="column", unique=False)
     rows: list[str] = []
     mark = delimiter.encode()
     with open_maybe_gzip(path) as handle:
@@ -120,15 +123,15 @@ def _open_text(path: Path, orientation: str, genes: GeneTable) -> Part:
 @dataclass
 class _Parquet:
     path: Path
-    columns: list[str]
+    places: list[int]  # of the columns that are numbers: their names may stand twice
 
     def runs(self) -> Iterator[Floats]:
-        size = max(1, BLOCK_VALUES // len(self.columns))
+        size = max(1, BLOCK_VALUES // len(self.places))
         with pa.parquet.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(batch_size=size, columns=self.columns):
-                values = np.empty((len(self.columns), batch.num_rows), np.float32)
-                for i, column in enumerate(batch.columns):
-                    values[i] = column.to_numpy(zero_copy_only=False)
+            for batch in file.iter_batches(batch_size=size):
+                values = np.empty((len(self.places), batch.num_rows), np.float32)
+                for i, place in enumerate(self.places):
+                    values[i] = batch.column(place).to_numpy(zero_copy_only=False)
                 yield values.T
 
 
@@ -142,81 +145,35 @@ def _open_parquet(path: Path, orientation: str, genes: GeneTable) -> Part:
                     f"{path.name} has {len(text)} columns that are not numbers ({some(text)}): expected one, the names "
                     "of the rows"
                 )
-            rows = [str(key) for key in file.read(columns=text).column(0).to_pylist()]
+            rows = ["" if key is None else str(key) for key in file.read(columns=text).column(0).to_pylist()]
     except pa.ArrowInvalid as error:
         raise UserError(f"{path.name} is not a Parquet file ({str(error)[:100]}): export it again") from error
-    columns = [name for name in schema.names if name != text[0]]
+    places = [place for place, name in enumerate(schema.names) if name != text[0]]
+    columns = [schema.names[place] for place in places]
     if not rows or not columns:
         raise UserError(f"{path.name} is an empty table: {len(rows)} rows and {len(columns)} columns of numbers")
-    return _axes(path.name, rows, columns, orientation, genes, _Parquet(path, columns))
+    return _axes(path.name, rows, columns, orientation, genes, _Parquet(path, places))
 
 
 # ---------------------------------------------------------------- AnnData
 
 
-@dataclass
-class _AnnData:
-    path: Path
-    place: str  # X or layers/NAME
-    n_other: int
-
-    def runs(self) -> Iterator[Floats]:
-        size = max(1, BLOCK_VALUES // max(1, self.n_other))
-        root = _open_root(self.path)
-        try:
-            matrix: Any = root[self.place]
-            if not hasattr(matrix, "keys"):  # dense
-                for start in range(0, matrix.shape[0], size):
-                    yield np.asarray(matrix[start : start + size], np.float32)
-                return
-            pointer = np.asarray(matrix["indptr"][:], np.int64)
-            for start in range(0, len(pointer) - 1, size):
-                ends = pointer[start : start + size + 1]
-                span = slice(int(ends[0]), int(ends[-1]))
-                parts = (matrix["data"][span], matrix["indices"][span], ends - ends[0])
-                yield scipy.sparse.csr_matrix(parts, shape=(len(ends) - 1, self.n_other)).toarray().astype(np.float32)
-        finally:
-            if isinstance(root, h5py.File):
-                root.close()
-
-
-def _open_root(path: Path) -> Any:
-    if path.suffix == ".zarr":
-        return zarr.open_group(str(path), mode="r")
-    return h5py.File(path, "r")
-
-
 def _open_anndata(path: Path, genes: GeneTable, layer: str | None) -> Part:
-    from anndata.io import read_elem  # here: it takes a second to import, which tables need not spend
+    file = open_anndata(path)
+    matrix = file.matrix("X" if layer is None else f"layers/{layer}")
+    if not genes.rows and {"symbol", "length", "ensembl_id"} & set(file.var.columns):
+        genes = read_gene_table(gene_columns(file.var).assign(key=_var_keys(file.var)))
+    return anndata_part(file, matrix, _var_keys(file.var), genes)
 
-    try:
-        root = _open_root(path)
-    except (OSError, FileNotFoundError, ValueError) as error:
-        raise UserError(
-            f"{path.name} cannot be opened as AnnData ({' '.join(str(error).split())[:100]}): write it again"
-        ) from error
-    try:
-        place = "X" if layer is None else f"layers/{layer}"
-        if "obs" not in root or "var" not in root or place not in root:
-            layers = sorted(root["layers"]) if "layers" in root else []
-            raise UserError(
-                f"{path.name} has no {place}: expected AnnData with obs, var and X; its layers: {some(layers)}"
-            )
-        obs, var = read_elem(root["obs"]), read_elem(root["var"])
-        kind = str(root[place].attrs.get("encoding-type", "array"))
-    finally:
-        if isinstance(root, h5py.File):
-            root.close()
-    samples, keys = [str(name) for name in obs.index], _var_keys(var)
-    if twice := repeated(samples):
-        raise UserError(f"{path.name} has repeated samples: {some(twice)}; keep one of each")
+
+def anndata_part(file: AnnDataFile, matrix: Matrix, keys: list[str], genes: GeneTable | None = None) -> Part:
+    """Return a matrix of an AnnData file as a table; `keys` are the names of its genes."""
+    name = file.path.name if matrix.place == "X" else f"{file.path.name} ({matrix.place})"
+    samples = [str(sample) for sample in file.obs.index]
+    _refuse_samples(name, samples)
     if not samples or not keys:
-        raise UserError(f"{path.name} is an empty table: {len(samples)} samples and {len(keys)} genes")
-    by_samples = kind != "csc_matrix"
-    values = _AnnData(path, place, len(keys) if by_samples else len(samples))
-    if not genes.rows and {"symbol", "length", "ensembl_id"} & set(var.columns):
-        genes = read_gene_table(_own_genes(var, keys))
-    return Part(path.name, samples, keys, by_samples, values, genes)
+        raise UserError(f"{name} is an empty table: {len(samples)} samples and {len(keys)} genes")
+    return Part(name, samples, keys, matrix.by_samples, matrix, genes or GeneTable({}, frozenset()))
 
 
 def _var_keys(var: pd.DataFrame) -> list[str]:
@@ -225,13 +182,3 @@ def _var_keys(var: pd.DataFrame) -> list[str]:
         if column in var and looks_like_genes([str(key) for key in var[column]]) and not var[column].duplicated().any():
             return [str(key) for key in var[column]]
     return [str(key) for key in var.index]
-
-
-def _own_genes(var: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    table = pd.DataFrame({"key": list(keys)})
-    for column in ("ensembl_id", "symbol", "length"):
-        if column in var:
-            table[column] = var[column].to_numpy()
-    if "symbol" not in table:
-        table["symbol"] = [str(name) for name in var.index]
-    return table

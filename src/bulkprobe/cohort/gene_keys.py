@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from bulkprobe.cohort.genes import is_ensembl, is_par_y, open_maybe_gzip, repeated, strip_version
@@ -16,8 +17,9 @@ from bulkprobe.errors import UserError, some
 
 UNKNOWN_SYMBOL = "?"  # RNASeqV2 tables: 29 rows without a symbol
 _WITH_ENTREZ = re.compile(r"[^|\s]+\|\d+")
-_SYMBOL_NAMES = ("symbol", "gene_name", "hugo_symbol", "gene_symbol")
+_SYMBOL_NAMES = ("symbol", "gene_name", "hugo_symbol", "gene_symbol", "gene_symbols", "feature_name")
 _ENSEMBL_NAMES = ("ensembl_id", "ensembl", "ensembl_gene_id")
+_ID_NAMES = ("gene_id", "gene_ids", "feature_id", "gene")  # whatever kind of id an AnnData's author took for the genes
 _LENGTH_NAMES = ("length", "length_bp")
 # Genes that nearly every table of human expression measures under these symbols: enough to tell the axes apart.
 COMMON_SYMBOLS = frozenset(
@@ -45,7 +47,8 @@ def decide_orientation(
     if in_rows == in_columns:
         raise UserError(
             f"{table}: {'both' if in_rows else 'neither'} of its axes look like genes (rows {some(rows[:3])}; columns "
-            f"{some(columns[:3])}); set orientation to genes_by_samples or samples_by_genes"
+            f"{some(columns[:3])}); expected Ensembl ids or symbols of human genes along one, or build a cohort with "
+            "`bulkprobe cohort` and set orientation to genes_by_samples or samples_by_genes"
         )
     return "genes_by_samples" if in_rows else "samples_by_genes"
 
@@ -78,11 +81,7 @@ def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
             else:
                 with open_maybe_gzip(Path(genes)) as handle:
                     table = pd.read_csv(handle, sep="," if ".csv" in name else "\t")
-    by_name = {str(column).lower(): column for column in table.columns}
-    ensembl, symbol, length = (
-        next((table[by_name[n]] for n in names if n in by_name), None)
-        for names in (_ENSEMBL_NAMES, _SYMBOL_NAMES, _LENGTH_NAMES)
-    )
+    ensembl, symbol, length = (_column(table, names) for names in (_ENSEMBL_NAMES, _SYMBOL_NAMES, _LENGTH_NAMES))
     if ensembl is None and symbol is None:
         raise UserError(
             f"{name} has neither symbols nor Ensembl ids (columns {some(table.columns)}); expected columns symbol, "
@@ -91,8 +90,7 @@ def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
     n = len(table)
     ids = strip_version([""] * n if ensembl is None else _text(ensembl))
     symbols = [""] * n if symbol is None else _text(symbol)
-    lengths = np.full(n, np.nan) if length is None else pd.to_numeric(length, errors="coerce").to_numpy(np.float64)
-    found = list(zip(ids, symbols, lengths.tolist(), strict=True))
+    found = list(zip(ids, symbols, _lengths(length, n).tolist(), strict=True))
     rows: dict[str, tuple[str, str, float]] = {}
     others = [_text(table[c]) for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
     for keys in (ids, *others, symbols):
@@ -100,6 +98,45 @@ def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
             if key and key != UNKNOWN_SYMBOL:
                 rows.setdefault(key, row)
     return GeneTable(rows, frozenset(symbols) - {"", UNKNOWN_SYMBOL})
+
+
+def gene_columns(var: pd.DataFrame) -> pd.DataFrame:
+    """Return what a table indexed by gene says of its genes: ensembl_id, symbol, length; one row each, in order.
+
+    Ids come without version; "" and NaN where nothing is known. The index, or a column `gene_id`, serves for what
+    no other column says: its Ensembl ids as such, other names (but no plain numbers) as symbols.
+    """
+    keys = [str(key) for key in var.index]
+    n = len(keys)
+    ensembl, symbol, own = (_column(var, names) for names in (_ENSEMBL_NAMES, _SYMBOL_NAMES, _ID_NAMES))
+    ids = [""] * n if ensembl is None else _text(ensembl)
+    symbols = [""] * n if symbol is None else _text(symbol)
+    for names in (keys,) if own is None else (_text(own), keys):
+        ids = [known or (name if is_ensembl(name) else "") for known, name in zip(ids, names, strict=True)]
+        symbols = [known or _symbol(name) for known, name in zip(symbols, names, strict=True)]
+    ids, symbols = strip_version(ids), [_symbol(name) for name in symbols]
+    lengths = _lengths(_column(var, _LENGTH_NAMES), n)
+    index = pd.Index([first or second for first, second in zip(ids, symbols, strict=True)], dtype=object)
+    table = {"ensembl_id": ids, "symbol": symbols, "length": np.where(lengths > 0, lengths, np.nan)}
+    return pd.DataFrame(table, index=index).astype({"ensembl_id": object, "symbol": object})
+
+
+def _symbol(key: str) -> str:
+    """Return the symbol in a gene key (`SYMBOL|entrez` too); "" where it is an id, a number or unknown."""
+    name = key.split("|", 1)[0]
+    return "" if is_ensembl(name) or name.isdigit() or name == UNKNOWN_SYMBOL else name
+
+
+def _column(table: pd.DataFrame, names: Sequence[str]) -> pd.Series | None:
+    """Return the first column that goes by one of these names, in whatever case."""
+    by_name = {str(column).lower(): column for column in table.columns}
+    return next((table[by_name[name]] for name in names if name in by_name), None)
+
+
+def _lengths(column: pd.Series | None, n: int) -> npt.NDArray[np.float64]:
+    if column is None:
+        return np.full(n, np.nan)
+    return pd.to_numeric(column.astype(object), errors="coerce").to_numpy(np.float64, na_value=np.nan)
 
 
 def _text(column: pd.Series) -> list[str]:

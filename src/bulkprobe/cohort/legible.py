@@ -36,6 +36,20 @@ def legible(path: Path) -> Iterator[None]:
         raise truncated(path, error) from error
 
 
+@contextmanager
+def legible_anndata(path: Path) -> Iterator[None]:
+    """Turn what h5py and zarr raise over a broken file into `UserError`; a failing disk stays an `OSError`."""
+    try:
+        yield
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(
+            f"{path.name} cannot be read as AnnData ({_flat(error)}): it is cut off, damaged or something else, write "
+            "or fetch it again"
+        ) from error
+
+
 def _flat(error: Exception) -> str:
     return " ".join(str(error).split())[:120].rstrip(". ")
 

@@ -49,11 +49,11 @@ def delimiter_of(path: Path) -> str:
     return "," if ".csv" in Path(path).suffixes else "\t"
 
 
-def read_header(path: Path, delimiter: str, *, what: str = "sample") -> Header:
+def read_header(path: Path, delimiter: str, *, what: str = "sample", unique: bool = True) -> Header:
     """Read the names of the columns.
 
     The corner cell may be missing (as R writes it). Raises UserError if the header is missing, holds
-    repeated or empty names, or if there is no row below it.
+    empty names, repeated ones (where they must be `unique`), or if there is no row below it.
     """
     path = Path(path)
     with open_maybe_gzip(path) as handle:
@@ -81,7 +81,7 @@ def read_header(path: Path, delimiter: str, *, what: str = "sample") -> Header:
     columns = fields if len(_fields(second, delimiter, quoted)) == len(fields) + 1 else fields[1:]
     if "" in columns:
         raise UserError(f"{path.name} has {columns.count('')} columns without a name: expected {what} names")
-    if twice := repeated(columns):
+    if unique and (twice := repeated(columns)):
         raise UserError(f"{path.name} has repeated {what} names in its header: {some(twice)}; keep one of each")
     return Header(columns, quoted)
 
