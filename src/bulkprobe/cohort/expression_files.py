@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from bulkprobe.cohort.expression_parts import ORIENTATIONS, Part, open_part
+from bulkprobe.cohort.expression_parts import ORIENTATIONS, Block, Part, open_part
 from bulkprobe.cohort.gene_keys import Genes, read_gene_table, resolve
 from bulkprobe.cohort.genes import repeated, strip_version
 from bulkprobe.cohort.scales import FULL_TRANSCRIPTOME, Linear, check_upper_quartile, scale_named
@@ -20,7 +20,7 @@ from bulkprobe.cohort.spool import Floats, GeneSpool, Index, SampleSpool
 from bulkprobe.cohort.store import Rows
 from bulkprobe.errors import UserError, some
 
-_LOOK_AT = 32  # samples from which the upper quartile is judged
+LOOK_AT = 32  # samples from which the upper quartile is judged
 
 
 def read_lab_expression(
@@ -106,7 +106,7 @@ class LabExpression:
             chosen = self._choose(sums, missing)
             joined = _Joined(readers, of_part, chosen, [self._final[key] for key in chosen])
             if self.declared == "rsem_normalised" and len(chosen) >= FULL_TRANSCRIPTOME and len(keep):
-                check_upper_quartile(self._parts[0].name, joined.read(0, min(_LOOK_AT, len(keep))))
+                check_upper_quartile(self._parts[0].name, joined.read(0, min(LOOK_AT, len(keep))))
             yield joined
 
     def _choose(self, sums: dict[str, float], missing: set[str]) -> list[str]:
@@ -135,27 +135,54 @@ class _Spooled:
 @contextmanager
 def _spool(part: Part, scale: str, keep: Index, path: Path) -> Iterator[_Spooled]:
     """Read a table through, check it, and store the samples numbered `keep`."""
-    keys = strip_version(part.keys)
-    linear = Linear(scale, part.name, part.sample_ids)
-    gene_sums = np.zeros(len(keys))
-    lacks = np.zeros(len(keys), bool)
-    spool = SampleSpool(path, keys, keep) if part.by_samples else GeneSpool(path, len(keep))
-    with spool:
+    reading = Reading(part, scale, gaps=scale == "rsem_normalised")
+    with reading.spool(path, keep) as spool:
+        for _ in reading.stored(spool, keep):
+            pass
+        yield _Spooled(spool, reading.gene_sums, {reading.keys[i] for i in np.flatnonzero(reading.missing)})
+
+
+class Reading:
+    """One pass through a table in linear values, which are checked against the declared scale.
+
+    keys: of the genes, without version. gene_sums: (n_genes,) over all samples, linear. missing: (n_genes,) with a
+    missing value, which is read as 0; an error where `gaps` are not allowed. Complete after the last block, when
+    the table is judged as a whole.
+    """
+
+    def __init__(self, part: Part, scale: str, *, gaps: bool = False) -> None:
+        self.part, self.gaps = part, gaps
+        self.keys = strip_version(part.keys)
+        self.linear = Linear(scale, part.name, part.sample_ids)
+        self.gene_sums = np.zeros(len(self.keys))
+        self.missing = np.zeros(len(self.keys), bool)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the values; every sample and gene once."""
+        linear = self.linear
         for samples, genes, values in tqdm(
-            part.blocks(), desc=f"reading {part.name}", unit="block", delay=2, leave=False
+            self.part.blocks(), desc=f"reading {self.part.name}", unit="block", delay=2, leave=False
         ):
-            if scale == "rsem_normalised" and (gaps := np.isnan(values)).any():
-                lacks[genes] |= gaps.any(axis=0)
+            if self.gaps and (gaps := np.isnan(values)).any():
+                self.missing[genes] |= gaps.any(axis=0)
                 values = np.where(gaps, np.float32(0), values)
-            names = keys[genes]
-            found = linear.accept(linear.convert(names, np.ascontiguousarray(values), samples.start))
-            gene_sums[genes] += found.sum(axis=0, dtype=np.float64)
+            found = linear.accept(linear.convert(self.keys[genes], np.ascontiguousarray(values), samples.start))
+            self.gene_sums[genes] += found.sum(axis=0, dtype=np.float64)
+            yield samples, genes, found
+        linear.finish(len(self.keys), self.gene_sums / max(1, len(self.part.sample_ids)))
+
+    def spool(self, path: Path, keep: Index) -> SampleSpool | GeneSpool:
+        """Return an empty spool for the samples numbered `keep`."""
+        return SampleSpool(path, self.keys, keep) if self.part.by_samples else GeneSpool(path, len(keep))
+
+    def stored(self, spool: SampleSpool | GeneSpool, keep: Index) -> Iterator[Block]:
+        """Yield the blocks of all samples while those numbered `keep` go into a spool."""
+        for samples, genes, values in self.blocks():
             if isinstance(spool, SampleSpool):
-                spool.append(found)
+                spool.append(values)
             else:
-                spool.append(names, found[keep])
-        linear.finish(len(keys), gene_sums / max(1, len(part.sample_ids)))
-        yield _Spooled(spool, gene_sums, {keys[i] for i in np.flatnonzero(lacks)})
+                spool.append(self.keys[genes], values[keep])
+            yield samples, genes, values
 
 
 class _Joined:
