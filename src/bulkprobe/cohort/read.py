@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -117,6 +118,12 @@ def read_cohort(folder: Path) -> Cohort:
     _refuse_impossible(cohort)
     _refuse_lost_shards(cohort.expression_path)
     return cohort
+
+
+def input_hash(folder: Path) -> str:
+    """Return one hash of what an embedding is made of: the expression and the sample table, no labels."""
+    parts = [files.tree_hash(Path(folder) / EXPRESSION), files.file_hash(Path(folder) / SAMPLES)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
