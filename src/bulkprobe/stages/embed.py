@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,13 +12,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bulkprobe.cohort.read import read_cohort
-from bulkprobe.cohort.schema import EXPRESSION, SAMPLES
+from bulkprobe.cohort.read import input_hash, read_cohort
 from bulkprobe.cohort.store import open_expression
 from bulkprobe.encoders import get_encoder
 from bulkprobe.encoders.base import CohortView, Session, Weights, embed_blocks
 from bulkprobe.errors import Unfit, UserError
-from bulkprobe.files import file_hash, tree_hash
 from bulkprobe.params import load_params
 from bulkprobe.preprocess.normalise import COUNTS_ALONE
 from bulkprobe.stages import paths
@@ -182,12 +179,6 @@ def view_of(expression: Expression, obs: pd.DataFrame) -> CohortView:
     return CohortView(
         expression.var, obs, scale, tuple(expression.layers), lambda layer: expression.blocks(layer=layer)
     )
-
-
-def input_hash(cohort_folder: Path) -> str:
-    """Return one hash of what an embedding is made of: the expression and the sample table, no labels."""
-    parts = [tree_hash(cohort_folder / EXPRESSION), file_hash(cohort_folder / SAMPLES)]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _shards(
