@@ -38,7 +38,7 @@ def ours(model: str, folder: Path, genes: pd.DataFrame, options: dict[str, Any],
     precision = options.pop("precision", "float32")
     weights = Weights(folder / "checkpoint", precision=precision, threads=threads)
     session = get_encoder(model).start(view, options, weights)
-    return lambda values, ids: session.embed(values, obs.set_index("sample_id", drop=False).loc[ids]), session
+    return lambda values, ids: session.embed(values, obs[obs.sample_id.isin(ids)]), session
 
 
 def plain(model: str, folder: Path, genes: pd.DataFrame, options: dict[str, Any], threads: int) -> tuple[Embed, Any]:

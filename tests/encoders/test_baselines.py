@@ -9,7 +9,7 @@ import pytest
 
 from bulkprobe.encoders import get_encoder
 from bulkprobe.encoders.base import CohortView, embed_blocks
-from bulkprobe.errors import UserError
+from bulkprobe.errors import Unfit, UserError
 
 GENES = pd.DataFrame(
     {
@@ -173,3 +173,11 @@ def test_a_store_of_genes_by_position_says_which_genes() -> None:
     again = get_encoder("expression").start(CohortView(GENES.iloc[::-1], SAMPLES, "counts"), {})
     assert session.attributes["genes_sha256"] != again.attributes["genes_sha256"]
     assert "genes_sha256" not in attributes("random_projection")
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("clinical", "age"), ("burden", "purity"), ("cancer_type", "cancer_type")]
+)
+def test_samples_of_which_nothing_is_known_are_refused_by_name(name: str, column: str) -> None:
+    with pytest.raises(Unfit, match=f"encoder {name} reads {column} of the samples, and this input does not say it"):
+        get_encoder(name).start(CohortView(GENES, SAMPLES.drop(columns=column), "counts"), {})

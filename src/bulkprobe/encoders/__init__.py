@@ -11,6 +11,13 @@ from bulkprobe.errors import UserError
 # Model name → module. Written out, so that what exists can be read here; imported on demand, so that a baseline
 # does not pay for torch.
 MODELS = {
+    "cellfm": "bulkprobe.encoders.cellfm",
+    "geneformer": "bulkprobe.encoders.geneformer",
+    "scbert": "bulkprobe.encoders.scbert",
+    "scfoundation": "bulkprobe.encoders.scfoundation",
+    "scgpt": "bulkprobe.encoders.scgpt",
+    "sclong": "bulkprobe.encoders.sclong",
+    "bulkformer": "bulkprobe.encoders.bulkformer",
     "expression": "bulkprobe.encoders.expression",
     "pca": "bulkprobe.encoders.pca",
     "hvg": "bulkprobe.encoders.hvg",

@@ -204,6 +204,16 @@ def require_scale(card: Card, scale: str) -> None:
         )
 
 
+def require_columns(card: Card, obs: pd.DataFrame, *columns: str) -> None:
+    """Refuse a sample table that says nothing of what the encoder reads."""
+    lacking = [column for column in columns if column not in obs]
+    if lacking:
+        raise Unfit(
+            f"encoder {card.name} reads {some(lacking)} of the samples, and this input does not say it: add these "
+            "columns to the sample table or leave this encoder out"
+        )
+
+
 def embed_blocks(
     session: Session, blocks: Iterable[tuple[np.ndarray | None, pd.DataFrame]], name: str
 ) -> Iterator[np.ndarray]:

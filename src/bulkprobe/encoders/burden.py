@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bulkprobe.encoders.base import Card, CohortView, Weights, resolve_options
+from bulkprobe.encoders.base import Card, CohortView, Weights, require_columns, resolve_options
 from bulkprobe.preprocess.covariates import number, one_hot
 
 CARD = Card(
@@ -49,6 +49,7 @@ class Burden:
     def start(self, cohort: CohortView, options: Mapping[str, Any], weights: Weights | None = None) -> Covariates:
         """Prepare for a cohort; takes no options."""
         resolve_options(CARD, options)
+        require_columns(CARD, cohort.obs, "log10_mutation_burden", "purity", "msi", "subtype")
         msi = tuple(sorted(cohort.obs.msi.dropna().astype(str).unique()))
         subtypes = tuple(sorted(cohort.obs.subtype.dropna().astype(str).unique()))
         attributes = {"msi": list(msi), "subtypes": list(subtypes), "probe_transform": {"kind": "none"}}

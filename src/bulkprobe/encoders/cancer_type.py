@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bulkprobe.encoders.base import Card, CohortView, Weights, resolve_options
+from bulkprobe.encoders.base import Card, CohortView, Weights, require_columns, resolve_options
 from bulkprobe.preprocess.covariates import one_hot
 
 CARD = Card(
@@ -47,6 +47,7 @@ class CancerType:
     def start(self, cohort: CohortView, options: Mapping[str, Any], weights: Weights | None = None) -> Indicators:
         """Prepare for a cohort; takes no options."""
         resolve_options(CARD, options)
+        require_columns(CARD, cohort.obs, "cancer_type")
         categories = tuple(sorted(cohort.obs.cancer_type.dropna().astype(str).unique()))
         attributes = {"categories": list(categories), "probe_transform": {"kind": "none"}}
         return Indicators(categories, len(categories) + 1, attributes)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bulkprobe.encoders.base import Card, CohortView, Weights, resolve_options
+from bulkprobe.encoders.base import Card, CohortView, Weights, require_columns, resolve_options
 from bulkprobe.preprocess.covariates import CLINICAL_WIDTH, clinical_facts
 
 CARD = Card(
@@ -43,6 +43,7 @@ class Clinical:
     def start(self, cohort: CohortView, options: Mapping[str, Any], weights: Weights | None = None) -> Facts:
         """Prepare for a cohort; takes no options."""
         resolve_options(CARD, options)
+        require_columns(CARD, cohort.obs, "age", "sex", "stage")
         return Facts({"probe_transform": {"kind": "none"}})
 
 

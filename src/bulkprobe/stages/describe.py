@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from bulkprobe.cohort.inputs import Input, open_input
+from bulkprobe.cohort.given import Input
+from bulkprobe.cohort.inputs import open_input
 from bulkprobe.encoders import MODELS, get_encoder
 from bulkprobe.encoders.base import Card, Release, Weights
 from bulkprobe.errors import UserError
@@ -85,8 +86,10 @@ def _entries_of(model: str) -> list[str]:
 
 def describe_fit(source: Path, scale: str | None) -> Iterator[str]:
     """Say of every encoder whether it can read a cohort, what it would leave out, and what it would cost here."""
-    with tempfile.TemporaryDirectory(prefix="bulkprobe-") as scratch:
-        opened = open_input(source, scale, Path(scratch))
+    with (
+        tempfile.TemporaryDirectory(prefix="bulkprobe-") as scratch,
+        open_input(source, scale, Path(scratch)) as opened,
+    ):
         entries: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in MODELS}
         if PARAMS_FILE.is_file():
             entries |= {name: (entry.model, entry.options) for name, entry in load_params().encoders.items()}

@@ -144,6 +144,7 @@ def embed_expression(
         "model": model,
         "options": dict(options),
         "precision": precision if checkpoint else "float32",
+        "expression_scale": expression.scale,
         "cohort_sha256": sha256(),
     }
     samples = expression.sample_ids

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bulkprobe.cohort.inputs import Input, open_input
+from bulkprobe.cohort.given import Input
+from bulkprobe.cohort.inputs import open_input
 from bulkprobe.encoders import MODELS, get_encoder
 from bulkprobe.encoders.base import Card
 from bulkprobe.errors import UserError, some
@@ -62,8 +63,10 @@ def embed_input(
     card = get_encoder(entry.model).card
     if checkpoint is not None and release is not None:
         raise UserError("--checkpoint and --release were both given: one of them says which weights")
-    with tempfile.TemporaryDirectory(prefix=".bulkprobe-", dir=_parent(output)) as scratch:
-        opened = open_input(source, scale, Path(scratch))
+    with (
+        tempfile.TemporaryDirectory(prefix=".bulkprobe-", dir=_parent(output)) as scratch,
+        open_input(source, scale, Path(scratch)) as opened,
+    ):
         weights = _weights(encoder, entry, card, opened, checkpoint, release, params, Path(scratch))
         written = embed_expression(
             encoder,
