@@ -259,7 +259,7 @@ def gene_vectors(folder: Path) -> tuple[list[str], np.ndarray]:
 
 
 HUB = "https://huggingface.co/ctheodoris/Geneformer/resolve"
-PINNED = "1f7fbae4e469a5f4f1af8c111a529cfe1b3829f5"  # has V1-10M, V2-104M and V2-316M
+REVISIONS = ("05fcbeb8a27d49e0a7a4349152202ee2c1cbfd28", "main")  # February 2026; whatever is newest, if equal
 # name, bytes, sha256
 V1_DICTIONARIES = (
     ("token_dictionary", 788_424, "ab9dc40973fa5224d77b793e2fd114cacf3d08423ed9c4c49caf0ba9c7f218f1"),
@@ -271,32 +271,56 @@ V2_DICTIONARIES = (
     ("gene_median_dictionary", 1_512_661, "a51c53f6a771d64508dfaf61529df70e394c53bd20856926117ae5d641a24bf5"),
     ("ensembl_mapping_dict", 3_957_652, "0819bcbd869cfa14279449b037eb9ed1d09a91310e77bd1a19d927465030e95c"),
 )
-# name, width, parameters, bytes and sha256 of model.safetensors
-MODELS = (
-    ("V2-104M", 768, 104_386_867, 417_571_156, "fff5cba29ddd8792991fa77b4872246fbe548a178cebda3775cdc72b67780e7f"),
-    (
-        "V2-104M_CLcancer",
-        768,
-        104_386_867,
-        417_571_156,
-        "827738139bfed4bafa9d1f3df7c6146da2e3b85f7225076adc32c6eda0ba4357",
-    ),
-    ("V2-316M", 1152, 316_354_867, 1_265_455_076, "965ceccea81953d362081ef3843560a0e4fef88d396c28017881f1e94b1246f3"),
-    ("V1-10M", 256, 10_288_722, 41_183_536, "a5e33a757431643b3697de7ef6127950cdc49e06e58d4266b3a3ab191b683f14"),
-)
 
 
-def _file(path: str, size: int | None = None, sha256: str | None = None) -> WeightFile:
-    return WeightFile(path, tuple(f"{HUB}/{revision}/{path}" for revision in (PINNED, "main")), size, sha256)
+def _file(path: str, size: int, sha256: str) -> WeightFile:
+    return WeightFile(path, tuple(f"{HUB}/{revision}/{path}" for revision in REVISIONS), size, sha256)
 
 
-def _release(name: str, width: int, parameters: int, size: int, sha256: str) -> Release:
+def _release(
+    name: str, width: int, parameters: int, config: tuple[int, str], tensors: tuple[int, str], note: str = ""
+) -> Release:
     home, v1 = f"Geneformer-{name}", name.startswith("V1")
     stem = "geneformer/gene_dictionaries_30m/{}_gc30M.pkl" if v1 else "geneformer/{}_gc104M.pkl"
     facts = V1_DICTIONARIES if v1 else V2_DICTIONARIES
-    dictionaries = (_file(stem.format(kind), length, digest) for kind, length, digest in facts)
-    weights = (_file(f"{home}/config.json"), _file(f"{home}/model.safetensors", size, sha256))
-    return Release(name, (*weights, *dictionaries), width, parameters)
+    dictionaries = (_file(stem.format(kind), size, sha256) for kind, size, sha256 in facts)
+    weights = (_file(f"{home}/config.json", *config), _file(f"{home}/model.safetensors", *tensors))
+    return Release(name, (*weights, *dictionaries), width, parameters, note=note)
+
+
+RELEASES = (
+    _release(
+        "V2-104M",
+        768,
+        104_386_867,
+        (590, "467d4492f0dd53b4d60afffe20812db484ca1cf9fdbeb6a6e060e93564f70859"),
+        (417_571_156, "fff5cba29ddd8792991fa77b4872246fbe548a178cebda3775cdc72b67780e7f"),
+    ),
+    _release(
+        "V2-104M_CLcancer",
+        768,
+        104_386_867,
+        (762, "b3e1f3e71b1df7238f0f1d6dda258d560ea84e5e9698351a1588cfad06321e18"),
+        (417_571_156, "827738139bfed4bafa9d1f3df7c6146da2e3b85f7225076adc32c6eda0ba4357"),
+        "V2-104M, trained on with about 14 million cells of cancer studies",
+    ),
+    _release(
+        "V2-316M",
+        1152,
+        316_354_867,
+        (591, "2cc4af3442644e84af71814a607b61c958d7b4e5ebde6791ab77b5f534ac6f6e"),
+        (1_265_455_076, "965ceccea81953d362081ef3843560a0e4fef88d396c28017881f1e94b1246f3"),
+        "what the authors' code takes by default",
+    ),
+    _release(
+        "V1-10M",
+        256,
+        10_288_722,
+        (565, "9cf69ca3bdb0215c4188b54c451b6f02adfe68b8f66011a57d0f32845133fd4b"),
+        (41_183_536, "a5e33a757431643b3697de7ef6127950cdc49e06e58d4266b3a3ab191b683f14"),
+        "the model of the Nature paper",
+    ),
+)
 
 
 def _tokens_of(n_expressed: int) -> int:
@@ -341,7 +365,7 @@ CARD = Card(
         "Rows come back sorted by length upstream, here in the input's order (not followed).",
         "Ids are compared without their version, which upstream does not know (not followed).",
     ),
-    releases=tuple(_release(*facts) for facts in MODELS),
+    releases=RELEASES,
     flop=_flop,
     memory=_memory,
 )
