@@ -151,7 +151,7 @@ def _from_card(card: Card, source: Input, speed: float) -> str:
     seconds = card.flop(expressed) / speed * source.n_samples
     return (
         f"{said}; at the released size about {card.flop(expressed) / 1e12:.2f} TFLOP a sample, {_duration(seconds)} "
-        f"for {source.n_samples} samples here, {card.memory(expressed) / 1e9:.1f} GB of memory"
+        f"for {source.n_samples} samples here, {card.memory(expressed) / 1e9:.1g} GB beside the weights"
     )
 
 
