@@ -6,7 +6,8 @@ M is the largest c u P' over all tokens and features, of a head (performer-pytor
 (scBERT, scLong). The 1e-4 makes M matter.
 
 The features are never held for all tokens at once. Keys are summed by chunks, each scaled by its own maximum and
-brought to M at the end; 1e-4 enters as 1e-4 times a sum of values. What remains is exact.
+brought to M at the end; 1e-4 enters as 1e-4 times a sum of values. What remains is exact. Features are float32 also
+under autocast: what an exponent loses by rounding becomes a relative error of the kernel.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 EPS = 1e-4  # of the kernel features
-CHUNK = 2048  # tokens whose features are held at a time
+CHUNK = 512  # tokens whose features are held at a time on the CPU: half a megabyte, which stays in its cache
 
 
 class Performer(nn.Module):
@@ -52,57 +53,85 @@ class Performer(nn.Module):
 
     projection: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (n, width) from (n, width); x is overwritten."""
-        self._attend(x)
-        for part in _parts(x):
-            part += self.down(F.gelu(self.up(self.norm2(part))))
-        return x
+    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return (n, width) from (n, width), which is overwritten; with `rows` (indices) only those, (rows, width).
 
-    def _attend(self, x: Tensor) -> None:
-        n = len(x)
-        qkv = torch.cat([self.qkv(self.norm1(part)) for part in _parts(x)]).float()
-        q, k, v = qkv.view(n, 3, self.heads, -1).permute(1, 2, 0, 3)  # each (heads, n, head width)
+        All tokens are read as keys and values in either case.
+        """
+        mixed = self._attend(x, rows)
+        kept = x if rows is None else x[rows]
+        for part, heads in zip(_parts(kept), _parts(mixed), strict=True):
+            part += self.out(heads)
+            part += self.down(F.gelu(self.up(self.norm2(part))))
+        return kept
+
+    def _attend(self, x: Tensor, rows: Tensor | None) -> Tensor:
+        """Return the heads' outputs side by side, (n or rows, heads · head width), float32."""
+        n, inner = len(x), self.qkv.out_features // 3
+        if rows is None:
+            q, k, v = self._project(x, 0, 3 * inner).view(n, 3, self.heads, -1).permute(1, 2, 0, 3)
+        else:
+            q = self._project(x[rows], 0, inner).view(len(rows), self.heads, -1).transpose(0, 1)
+            k, v = self._project(x, inner, 3 * inner).view(n, 2, self.heads, -1).permute(1, 2, 0, 3)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._mix(q, k, v)
+
+    def _project(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Return columns of queries, keys and values, (n, stop - start) float32."""
+        weight, bias = self.qkv.weight[start:stop], None if self.qkv.bias is None else self.qkv.bias[start:stop]
+        found = x.new_empty(len(x), stop - start, dtype=torch.float32)
+        for part, target in zip(_parts(x), _parts(found), strict=True):
+            target.copy_(F.linear(self.norm1(part), weight, bias))
+        return found
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of each head: (heads, n, head width) → (n, heads · head width)."""
         scale = q.shape[-1] ** -0.25
         projection = (self.projection.float() * scale).T.contiguous()  # (head width, m)
         tables, peaks = zip(*(_summed_keys(k[h], v[h], projection, scale) for h in range(self.heads)), strict=True)
         peak = torch.stack(peaks)
         shared = peak.max() if self.key_max == "sample" else peak
         factors = torch.exp(peak - shared)
-        mixed = torch.empty_like(q[0]).new_empty(n, self.heads, q.shape[-1])
+        mixed = q.new_empty(q.shape[1], self.heads, q.shape[-1])
         for h in range(self.heads):
-            # Values and, as a last column, ones: numerator and denominator in one product.
-            flat = torch.cat([v[h].sum(0), v.new_tensor([float(n)])])
+            # Values and, as a last column, ones: numerator and denominator from one set of features.
+            flat = torch.cat([v[h].sum(0), v.new_tensor([float(v.shape[1])])])
             table = tables[h] * factors[h] + EPS * flat  # (m, head width + 1)
             _attend_queries(q[h], table, projection, scale, mixed[:, h])
-        for part, heads in zip(_parts(x), _parts(mixed.view(n, -1)), strict=True):
-            part += self.out(heads)
+        return mixed.flatten(1)
 
 
 def _parts(x: Tensor) -> Iterator[Tensor]:
-    return (x[start : start + CHUNK] for start in range(0, len(x), CHUNK))
+    size = CHUNK if x.device.type == "cpu" else len(x)
+    return (x[start : start + size] for start in range(0, len(x), size or 1))
 
 
 def _summed_keys(k: Tensor, v: Tensor, projection: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Σ exp(c k P' - c² |k|² / 2 - peak) [v, 1] over the tokens, (m, head width + 1), and the peak."""
-    total = k.new_zeros(projection.shape[1], v.shape[1] + 1)
+    values_sum = k.new_zeros(projection.shape[1], v.shape[1])
+    ones_sum = k.new_zeros(projection.shape[1])
     peak = k.new_tensor(-torch.inf)
     for keys, values in zip(_parts(k), _parts(v), strict=True):
         features = keys @ projection
         new = torch.maximum(peak, features.max())
         features -= 0.5 * scale * scale * keys.square().sum(1, keepdim=True) + new
         features.exp_()
-        total *= torch.exp(peak - new)
-        total += features.T @ torch.cat([values, values.new_ones(len(values), 1)], dim=1)
+        decay = torch.exp(peak - new)
+        values_sum *= decay
+        ones_sum *= decay
+        values_sum.addmm_(features.T, values)
+        ones_sum += features.sum(0)
         peak = new
-    return total, peak
+    return torch.cat([values_sum, ones_sum[:, None]], dim=1), peak
 
 
 def _attend_queries(q: Tensor, table: Tensor, projection: Tensor, scale: float, out: Tensor) -> None:
     """Write (features of q · values) / (features of q · ones) into `out` (n, head width)."""
+    values, ones = table[:, :-1].contiguous(), table[:, -1].contiguous()
     constant = EPS * table.sum(0)
     for queries, target in zip(_parts(q), _parts(out), strict=True):
         features = queries @ projection
         features -= 0.5 * scale * scale * queries.square().sum(1, keepdim=True) + features.amax(1, keepdim=True)
-        both = features.exp_() @ table + constant
-        target.copy_(both[:, :-1] / both[:, -1:])
+        features.exp_()
+        weight = torch.mv(features, ones) + constant[-1]
+        torch.div(torch.addmm(constant[:-1], features, values), weight[:, None], out=target)
