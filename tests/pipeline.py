@@ -21,9 +21,9 @@ SMALL: dict[str, Any] = {
     "cohort": {"simulated": {"patients": 260, "genes": 320}},
     "splits": {"n_splits": 3, "inner_folds": 2},
     "encoders": {
-        "pca": {"model": "pca", "release": None, "enabled": True, "push": True, "options": {"components": 8}},
-        "expression": {"model": "expression", "release": None, "enabled": True, "push": True, "options": {}},
-        "cancer_type": {"model": "cancer_type", "release": None, "enabled": True, "push": True, "options": {}},
+        "pca": {"model": "pca", "release": None, "enabled": True, "options": {"components": 8}},
+        "expression": {"model": "expression", "release": None, "enabled": True, "options": {}},
+        "cancer_type": {"model": "cancer_type", "release": None, "enabled": True, "options": {}},
     },
     "probe_mutation": {
         "genes": ["TP53", "KRAS"],

@@ -81,7 +81,6 @@ class EncoderEntry(Section):
     model: str
     release: str | None
     enabled: bool
-    push: bool = True  # whether `dvc push` may pass the weights on
     untrained_twin: bool = False  # this entry is the release with its tensors drawn again
     options: dict[str, Any]
 

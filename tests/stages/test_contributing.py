@@ -41,7 +41,7 @@ def test_the_six_steps_are_complete(tmp_path: Path) -> None:
     )  # step 3
     insert_after(source / "untrained" / "__init__.py", "WRITERS = {\n", '    "toy": "bulkprobe.untrained.toy",\n')
     params["encoders"]["toy"] = {
-        "model": "toy", "release": "untrained", "enabled": True, "push": True, "options": {}
+        "model": "toy", "release": "untrained", "enabled": True, "options": {}
     }  # fmt: skip
     write.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 

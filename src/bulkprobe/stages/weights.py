@@ -81,11 +81,6 @@ def check_entry(name: str, entry: EncoderEntry, card: Card) -> None:
         raise UserError(f"params.yaml: encoders.{name}.release is null, but {entry.model} needs weights: {known}")
     if entry.release != UNTRAINED:
         card.release(entry.release)
-        if entry.push and not card.redistribute:
-            raise UserError(
-                f"params.yaml: encoders.{name}.push is true, but the licence of {entry.model}'s weights "
-                f"({card.licence_weights}) forbids passing them on: set push to false"
-            )
     elif entry.untrained_twin:
         raise UserError(f"params.yaml: encoders.{name}.untrained_twin asks for the twin of a stand-in: set it to false")
 
