@@ -42,7 +42,7 @@ class Release:
     name: str
     files: tuple[WeightFile, ...]
     width: int  # of the published embedding
-    parameters: int
+    parameters: int | None  # None where nobody has published it
     terms: str = ""  # what a user must accept before downloading
     note: str = ""
 
