@@ -20,9 +20,11 @@ from bulkprobe.encoders.sclong import (
     GENES,
     SETTINGS,
     TENSORS_FILE,
+    Config,
+    GeneTable,
+    Stack,
     gene_vectors,
     load,
-    smooth,
     tokenise,
 )
 from bulkprobe.errors import UserError
@@ -196,13 +198,17 @@ def test_the_values_decide_which_encoder_reads_a_gene(written: Path) -> None:
     assert (config.top, read) == (9, {"large": 9, "mini": N + 1 - 9})
 
 
-def test_vectors_are_passed_along_edges_from_source_to_target() -> None:
-    vectors = torch.tensor([[1.0], [10.0], [100.0], [1000.0]], dtype=torch.float64)
-    edges = torch.tensor([[0, 0, 1, 2], [0, 1, 1, 0]])
-    weights = torch.tensor([1.0, 0.5, 1.5, 3.0], dtype=torch.float64)
+def test_gene_vectors_are_passed_along_edges_from_source_to_target() -> None:
+    stack = Stack(1, 1, 4)
+    table = GeneTable(Config(4, 1, 1, 1, 2, stack, stack, stack)).requires_grad_(False)
+    table.own, table.sources = torch.tensor([[0.5], [0], [0], [0]]), torch.tensor([[-1.0], [10.0], [100.0], [1000.0]])
+    for layer, (weight, bias) in zip(table.layers, [(2.0, 0.25), (3.0, -1.0)], strict=True):
+        layer.weight.fill_(weight), layer.bias.fill_(bias)
+    found = table(torch.tensor([[0, 0, 1, 2], [0, 1, 1, 0]]), torch.tensor([1.0, 0.5, 1.5, 3.0]))
     # Gene 0 hears itself, gene 1 hears 0 and itself. Nobody reaches gene 2, so what it sends counts for nothing.
-    heard = [1 / 4 * 1.0, 0.5 / np.sqrt(4 * 2) * 1.0 + 1.5 / 2 * 10.0, 0.0, 0.0]
-    np.testing.assert_allclose(smooth(vectors, edges, weights)[:, 0], heard, rtol=1e-12)
+    matrix = np.array([[1 / 4, 0, 0, 0], [0.5 / 8**0.5, 1.5 / 2, 0, 0], [0] * 4, [0] * 4])
+    first = matrix @ [-1, 10, 100, 1000] * 2 + 0.25
+    np.testing.assert_allclose(found[:, 0], matrix @ np.maximum(first, 0) * 3 - 1 + [0.5, 0, 0, 0], rtol=1e-6)
 
 
 def test_bfloat16_is_near_float32(written: Path) -> None:

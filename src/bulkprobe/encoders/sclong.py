@@ -36,6 +36,7 @@ from bulkprobe.encoders.base import (
 )
 from bulkprobe.errors import UserError, some
 from bulkprobe.nn.files import PLAIN, TENSORS, existing, read_pickle, read_torch, tensors_of
+from bulkprobe.nn.gene_graph import normalised, spread
 from bulkprobe.nn.performer import Performer
 from bulkprobe.nn.pooling import pool
 from bulkprobe.nn.rename import load_strict, rename, stack
@@ -140,27 +141,15 @@ class GeneTable(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.graph_layers))
 
     def forward(self, edges: Tensor, weights: Tensor) -> Tensor:
-        """Return (positions, width), computed in double precision since it is computed once."""
-        vectors = self.sources.double()
+        """Return (positions, width) from edges (2: from, to; n_edges) and their weights.
+
+        Simplified graph convolution (Wu et al. 2019, 1902.07153): a gene reaches itself only where the edges say so,
+        and one that none reaches gets the bias. Products are in double precision, since they are computed once.
+        """
+        graph, vectors = normalised(edges[1], edges[0], weights, len(self.own)), self.sources
         for i, layer in enumerate(self.layers):
-            spread = smooth(torch.relu(vectors) if i else vectors, edges, weights.double())
-            vectors = layer.double()(spread)
+            vectors = layer.double()(spread(graph, torch.relu(vectors) if i else vectors).double())
         return (self.own.double() + vectors).float()
-
-
-def smooth(vectors: Tensor, edges: Tensor, weights: Tensor) -> Tensor:
-    """Pass vectors (n, width) once along weighted edges (2: from, to; n_edges): D^-1/2 A D^-1/2 vectors.
-
-    Wu et al. 2019 (simplified graph convolution, 1902.07153); D: summed weights that reach a gene. A gene that none
-    reaches gets 0, and a gene reaches itself only where the edges say so.
-    """
-    source, target = edges
-    degree = vectors.new_zeros(len(vectors)).index_add_(0, target, weights)
-    scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
-    strengths = scale[source] * weights * scale[target]
-    places, size = torch.stack([target, source]), (len(vectors), len(vectors))
-    spread: Tensor = torch.sparse_coo_tensor(places, strengths, size, check_invariants=False) @ vectors
-    return spread
 
 
 class ScLong(nn.Module):
@@ -185,8 +174,8 @@ class ScLong(nn.Module):
         self.decoder = config.decoder.build(width)
         self.decoder_norm = nn.LayerNorm(width)
 
-    def forward(self, values: Tensor, top: Tensor) -> Tensor:
-        """Return (positions, width) from values (positions,) and the places (top,) of the highest."""
+    def forward(self, values: Tensor, top: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Return (positions, width), or only rows `kept`, from values (positions,) and the places of the highest."""
         states = self.value_norm(self.value_out(torch.relu(self.value_in(values[:, None])))) + self.genes
         rest = torch.ones_like(values, dtype=torch.bool)
         rest[top] = False
@@ -198,8 +187,9 @@ class ScLong(nn.Module):
         states[top] = self.from_large_norm(self.from_large(high)).float()  # also under bfloat16: sums stay float32
         states[rest] = low
         states += self.genes
-        for block in self.decoder:
+        for block in self.decoder[:-1]:
             states = block(states)
+        states = self.decoder[-1](states, kept)
         normed: Tensor = self.decoder_norm(states)
         return normed
 
@@ -354,17 +344,16 @@ class Encoder:
         genes = align(names, {gene: place for place, gene in enumerate(vocabulary)}, "last")
         require_coverage(CARD.name, genes, chosen["min_coverage"], "Ensembl gene ids", names)
         how = "mean" if chosen["pooling"] == "published" else chosen["pooling"]
-        measured = torch.from_numpy(genes.measured())
+        measured = genes.measured()
         model.to(given.device)
 
         def encode(values: np.ndarray, sample: Sample) -> Tensor:
-            logged = torch.from_numpy(np.append(tokenise(values, genes), np.float32(0)))  # padding is last
+            row = tokenise(values, genes)
+            logged = torch.from_numpy(np.append(row, np.float32(0)))  # padding is last
             top = logged.topk(config.top).indices  # on the CPU: how ties are cut must not depend on the device
-            states = model(logged.to(given.device), top.to(given.device))[:-1]
-            if chosen["positions"] != "all":
-                kept = measured if chosen["positions"] == "measured" else logged[:-1] > 0
-                states = states[kept.to(given.device)]
-            return pool(states, how)
+            pooled = {"measured": measured, "expressed": row > 0, "all": row >= 0}
+            kept = torch.from_numpy(np.flatnonzero(pooled[chosen["positions"]]))
+            return pool(model(logged.to(given.device), top.to(given.device), kept.to(given.device)), how)
 
         def tokens(values: np.ndarray, sample: Sample) -> Tokens:
             return Tokens(genes.columns, tokenise(values, genes)[genes.places])
