@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shutil
 import sys
 import tempfile
@@ -30,9 +31,11 @@ def find_entry(encoder: str) -> tuple[Params | None, EncoderEntry]:
     params = load_params() if PARAMS_FILE.is_file() else None
     if params is not None and encoder in params.encoders:
         return params, params.encoders[encoder]
-    if encoder not in MODELS and params is not None:
-        known = ", ".join(dict.fromkeys([*params.encoders, *MODELS]))
-        raise UserError(f"there is no encoder {encoder!r} in params.yaml, and no model of that name; known: {known}")
+    if encoder not in MODELS:
+        known = list(dict.fromkeys([*(params.encoders if params else ()), *MODELS]))
+        near = difflib.get_close_matches(encoder, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise UserError(f"there is no encoder {encoder!r}; {hint}")
     card = get_encoder(encoder).card
     release = card.releases[0].name if card.releases else None
     return params, EncoderEntry(model=encoder, release=release, enabled=True, options={})
@@ -134,6 +137,8 @@ def fetch_weights(
 def fetch_target(target: str, **http: Any) -> Checkpoint:
     """Download what `bulkprobe fetch ENCODER[:RELEASE]` names."""
     encoder, _, release = target.partition(":")
+    if encoder not in MODELS and not (PARAMS_FILE.is_file() and encoder in load_params().encoders):
+        raise UserError(f"there is nothing to fetch for {target!r}: tcga or ENCODER[:RELEASE] was expected")
     params, entry = find_entry(encoder)
     card = get_encoder(entry.model).card
     if card.kind == "baseline":
