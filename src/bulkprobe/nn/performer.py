@@ -60,7 +60,7 @@ class Performer(nn.Module):
         """
         mixed = self._attend(x, rows)
         kept = x if rows is None else x[rows]
-        for part, heads in zip(_parts(kept), _parts(mixed), strict=True):
+        for part, heads in zip(parts(kept), parts(mixed), strict=True):
             part += self.out(heads)
             part += self.down(F.gelu(self.up(self.norm2(part))))
         return kept
@@ -80,7 +80,7 @@ class Performer(nn.Module):
         """Return columns of queries, keys and values, (n, stop - start) float32."""
         weight, bias = self.qkv.weight[start:stop], None if self.qkv.bias is None else self.qkv.bias[start:stop]
         found = x.new_empty(len(x), stop - start, dtype=torch.float32)
-        for part, target in zip(_parts(x), _parts(found), strict=True):
+        for part, target in zip(parts(x), parts(found), strict=True):
             target.copy_(F.linear(self.norm1(part), weight, bias))
         return found
 
@@ -101,7 +101,8 @@ class Performer(nn.Module):
         return mixed.flatten(1)
 
 
-def _parts(x: Tensor) -> Iterator[Tensor]:
+def parts(x: Tensor) -> Iterator[Tensor]:
+    """Views of x, row after row: as many rows on the CPU as its cache holds the features of; all on a GPU."""
     size = CHUNK if x.device.type == "cpu" else len(x)
     return (x[start : start + size] for start in range(0, len(x), size or 1))
 
@@ -111,7 +112,7 @@ def _summed_keys(k: Tensor, v: Tensor, projection: Tensor, scale: float) -> tupl
     values_sum = k.new_zeros(projection.shape[1], v.shape[1])
     ones_sum = k.new_zeros(projection.shape[1])
     peak = k.new_tensor(-torch.inf)
-    for keys, values in zip(_parts(k), _parts(v), strict=True):
+    for keys, values in zip(parts(k), parts(v), strict=True):
         features = keys @ projection
         new = torch.maximum(peak, features.max())
         features -= 0.5 * scale * scale * keys.square().sum(1, keepdim=True) + new
@@ -129,7 +130,7 @@ def _attend_queries(q: Tensor, table: Tensor, projection: Tensor, scale: float, 
     """Write (features of q · values) / (features of q · ones) into `out` (n, head width)."""
     values, ones = table[:, :-1].contiguous(), table[:, -1].contiguous()
     constant = EPS * table.sum(0)
-    for queries, target in zip(_parts(q), _parts(out), strict=True):
+    for queries, target in zip(parts(q), parts(out), strict=True):
         features = queries @ projection
         features -= 0.5 * scale * scale * queries.square().sum(1, keepdim=True) + features.amax(1, keepdim=True)
         features.exp_()
