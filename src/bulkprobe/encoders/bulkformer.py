@@ -40,7 +40,7 @@ from bulkprobe.errors import UserError
 from bulkprobe.nn.bulkformer_latest import LatestNetwork, read_latest
 from bulkprobe.nn.files import existing, first_existing, one_line, read_torch, tensors_of
 from bulkprobe.nn.gene_graph import normalised, read_edges, spread
-from bulkprobe.nn.performer import CHUNK, Performer
+from bulkprobe.nn.performer import Performer, parts
 from bulkprobe.nn.performer_pytorch import COUNTER, join_queries_keys_values, layer_keys, without_doubles
 from bulkprobe.nn.pooling import pool
 from bulkprobe.nn.rename import depth_of, load_strict, rename
@@ -49,44 +49,60 @@ from bulkprobe.nn.waves import ABSENT, waves
 from bulkprobe.preprocess.normalise import MILLION
 from bulkprobe.preprocess.vocabulary import Alignment, align, gene_names, require_coverage
 
+FIRST = "blocks.0.performers.0"  # whose tensors tell the sizes
 UNKNOWN_LENGTH = 1000.0  # bp, of a gene that gene_length_df.csv does not list: upstream's notebook
 ROUNDING = 1.001  # by how much rounding may lift a TPM over a million
-# Released name → ours. The release knows one block (`gb_formers.0`).
+# Released name → ours.
 KEYS = {
     "gene_emb_onehot_layer.weight": "genes",
     "gene_emb_proj.*": "gene_mlp.*",
     "expr_emb.inv_freq": "frequencies",
     "global_expr_proj.*": "sample_mlp.*",
     "x_proj.*": "token_mlp.*",
-    "gb_formers.0.layernorm.*": "norm_in.*",
-    "gb_formers.0.g.lin.weight": "graph.weight",
-    "gb_formers.0.g.bias": "graph_bias",
-    **layer_keys("gb_formers.0.f.{}.net.layers.0", "performers.{}"),
+    "gb_formers.{}.layernorm.*": "blocks.{}.norm.*",
+    "gb_formers.{}.g.lin.weight": "blocks.{}.graph.weight",
+    "gb_formers.{}.g.bias": "blocks.{}.graph_bias",
+    **layer_keys("gb_formers.{}.f.{}.net.layers.0", "blocks.{}.performers.{}"),
     "layernorm.*": "norm_out.*",
 }
 IGNORED = {
     "head.*": "predicts expression; not part of an embedding",
-    "gb_formers.0.f.{}.proj_updater.calls_since_last_redraw": COUNTER,
+    "gb_formers.{}.f.{}.proj_updater.calls_since_last_redraw": COUNTER,
 }
+
+
+class Block(nn.Module):
+    """Norm, messages between neighbours in the gene graph, then Performers over all genes."""
+
+    def __init__(self, width: int, depth: int, heads: int, head_width: int, features: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.graph = nn.Linear(width, width, bias=False)
+        self.graph_bias = nn.Parameter(torch.empty(width))
+        self.performers = nn.ModuleList(
+            Performer(width, heads, head_width, features, qkv_bias=True, key_max="head") for _ in range(depth)
+        )
+
+    def forward(self, h: Tensor, adjacency: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return (n_genes, width), or only `rows`, from (n_genes, width) along `adjacency` (n_genes, n_genes)."""
+        h = self.norm(h)
+        h += spread(adjacency, self.graph(h)) + self.graph_bias
+        for layer in self.performers[:-1]:
+            h = layer(h)
+        return self.performers[-1](h, rows)  # type: ignore[no-any-return]
 
 
 class Network(nn.Module):
     """The original BulkFormer: from ln(1 + TPM) of all genes to the state of each gene."""
 
-    def __init__(self, n_genes: int, width: int, depth: int, head_width: int, features: int) -> None:
+    def __init__(self, n_genes: int, width: int, blocks: int, **block: int) -> None:
         super().__init__()
         self.genes = nn.Parameter(torch.empty(n_genes, width))
         self.frequencies = nn.Parameter(torch.empty(width // 2))
         self.gene_mlp = mlp(width, width)
         self.sample_mlp = mlp(n_genes, width)
         self.token_mlp = mlp(width, width)
-        self.norm_in = nn.LayerNorm(width)
-        self.graph = nn.Linear(width, width, bias=False)
-        self.graph_bias = nn.Parameter(torch.empty(width))
-        self.performers = nn.ModuleList(
-            Performer(width, width // head_width, head_width, features, qkv_bias=True, key_max="head")
-            for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(Block(width, **block) for _ in range(blocks))
         self.norm_out = nn.LayerNorm(width)
 
     gene_tokens: Tensor  # (n_genes, width)
@@ -95,22 +111,18 @@ class Network(nn.Module):
     def prepare(self, adjacency: Tensor, device: str) -> None:
         """Compute what no sample changes."""
         self.to(device)
-        self.gene_tokens = torch.cat([self.gene_mlp(part) for part in torch.split(self.genes, CHUNK)])
+        self.gene_tokens = torch.cat([self.gene_mlp(part) for part in parts(self.genes)])
         self.adjacency = adjacency.to(device)
 
-    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Return the states (n_rows, width) of the genes in `rows` (n_genes,) bool, from x (n_genes,)."""
+    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the states (n_genes, width) of all genes or (n_rows, width) of those in `rows`, from x (n_genes,)."""
         context = self.sample_mlp(x)  # (width,); absent genes enter as -10
         h = torch.empty_like(self.gene_tokens)  # (gene, width)
-        for part, values, tokens in zip(
-            torch.split(h, CHUNK), torch.split(x, CHUNK), torch.split(self.gene_tokens, CHUNK), strict=True
-        ):
-            part.copy_(self.norm_in(self.token_mlp(waves(values, self.frequencies) + tokens + context)))
-        h += spread(self.adjacency, self.graph(h)) + self.graph_bias
-        for layer in self.performers:
-            h = layer(h)
-        states: Tensor = self.norm_out(h[rows])
-        return states
+        for part, values, tokens in zip(parts(h), parts(x), parts(self.gene_tokens), strict=True):
+            part.copy_(self.token_mlp(waves(values, self.frequencies) + tokens + context))
+        for block in self.blocks[:-1]:
+            h = block(h, self.adjacency)
+        return self.norm_out(self.blocks[-1](h, self.adjacency, rows))  # type: ignore[no-any-return]
 
 
 def mlp(width_in: int, width: int) -> nn.Sequential:
@@ -173,17 +185,21 @@ def _network(path: Path) -> Network:
     state = tensors_of(read_torch(path), path)
     state = {name.removeprefix("module."): value for name, value in state.items()}  # saved by data-parallel training
     state = rename(without_doubles(state, path), KEYS, IGNORED, path)
-    join_queries_keys_values(state, "performers.{}")
-    depth = depth_of(state, "performers.{}", path)
-    for name in ("genes", "performers.0.projection"):
+    blocks = depth_of(state, "blocks.{}", path)
+    depth = depth_of(state, "blocks.0.performers.{}", path)
+    for number in range(blocks):
+        join_queries_keys_values(state, f"blocks.{number}.performers.{{}}")
+    for name in ("genes", f"{FIRST}.projection", f"{FIRST}.out.weight"):
         if name not in state:
             raise UserError(f"{path} lacks the tensor that becomes {name}: it is not laid out as released")
     n_genes, width = state["genes"].shape
-    features, head_width = state["performers.0.projection"].shape
-    if width % head_width:
-        raise UserError(f"{path}: heads of width {head_width} do not divide the width {width}")
+    features, head_width = state[f"{FIRST}.projection"].shape
+    inner = state[f"{FIRST}.out.weight"].shape[-1]
+    if inner % head_width:
+        raise UserError(f"{path}: heads of width {head_width} do not divide the attention's width {inner}")
+    sizes = {"depth": depth, "heads": inner // head_width, "head_width": head_width, "features": features}
     with torch.device("meta"):
-        network = Network(n_genes, width, depth, head_width, features)
+        network = Network(n_genes, width, blocks, **sizes)
     load_strict(network, {name: value.float() for name, value in state.items()}, path)
     return network
 
@@ -357,8 +373,9 @@ class BulkFormer:
 
         def encode(values: np.ndarray, sample: Sample) -> Tensor:
             x = log_tpm(values, found, per_kilobase)
-            rows = {"measured": x != ABSENT, "all": x == x, "expressed": x > 0}[chosen["positions"]]
-            states = network(torch.from_numpy(x).to(weights.device), torch.from_numpy(rows).to(weights.device))
+            chosen_rows = {"measured": x != ABSENT, "all": x == x, "expressed": x > 0}[chosen["positions"]]
+            rows = None if chosen_rows.all() else torch.from_numpy(np.flatnonzero(chosen_rows)).to(weights.device)
+            states = network(torch.from_numpy(x).to(weights.device), rows)
             vector = pool(states.float(), how)
             return vector if checkpoint.latest else torch.cat([vector, torch.from_numpy(summary(x)).to(vector)])
 

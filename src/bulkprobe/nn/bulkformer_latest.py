@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from bulkprobe.errors import UserError, some
 from bulkprobe.nn.files import existing, one_line, read_torch, tensors_of
 from bulkprobe.nn.gene_graph import normalised, read_edges, spread
-from bulkprobe.nn.performer import CHUNK, Performer
+from bulkprobe.nn.performer import Performer, parts
 from bulkprobe.nn.performer_pytorch import COUNTER, join_queries_keys_values, layer_keys, without_doubles
 from bulkprobe.nn.rename import depth_of, load_strict, rename
 from bulkprobe.nn.waves import ABSENT, frequencies, waves
@@ -94,21 +94,18 @@ class LatestNetwork(nn.Module):
         self.gene_tokens = F.rms_norm(self.genes, (width,), eps=1e-8)
         self.adjacency = adjacency.to(device)
 
-    def forward(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Return the states (n_rows, width) of the genes in `rows` (n_genes,) bool, from x (n_genes,)."""
+    def forward(self, x: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the states (n_genes, width) of all genes or (n_rows, width) of those in `rows`, from x (n_genes,)."""
         gain = self.expression_scale * 2.0**0.5 * self._correction(x)
         h = torch.empty_like(self.gene_tokens)  # (gene, width)
-        for part, values, tokens in zip(
-            torch.split(h, CHUNK), torch.split(x, CHUNK), torch.split(self.gene_tokens, CHUNK), strict=True
-        ):
+        for part, values, tokens in zip(parts(h), parts(x), parts(self.gene_tokens), strict=True):
             part.copy_(self.norm_in(tokens + gain * waves(values, self.frequencies)))
         update = spread(self.adjacency, self.graph_mix(self.graph_in(self.norm_graph(h))))
         h += self.graph_scale * self.graph_out(F.gelu(update))
         h = self.norm_performer(h)
-        for layer in self.performers:
+        for layer in self.performers[:-1]:
             h = layer(h)
-        states: Tensor = self.norm_out(h[rows])
-        return states
+        return self.norm_out(self.performers[-1](h, rows))  # type: ignore[no-any-return]
 
     def _correction(self, x: Tensor) -> float:
         """How much louder expression is made the fewer genes are measured."""
