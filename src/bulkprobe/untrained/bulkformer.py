@@ -8,7 +8,7 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,8 @@ from bulkprobe.nn.waves import frequencies
 from bulkprobe.untrained.draws import MOST_GENES, Draw, vocabulary_of
 
 ORIGINAL_FILE = "model/BulkFormer_147M.pt"  # the name of the default release
+RELEASED_HEADS = 8
+NARROWEST_HEAD = 12  # of a stand-in that has fewer
 SUMMARIES = 3  # numbers of a sample beside each gene's state
 ESM2_WIDTH = 4  # of the protein table, which nothing reads; the release has 1,280
 LATEST_ARCHITECTURE = "BulkFormerV1Plus-v1"
@@ -27,23 +29,33 @@ LATEST_FILES = ("model.pt", "model_config.json", "gene_vocab.csv", "edge_index.p
 
 
 def write(
+    folder: Path, genes: pd.DataFrame, seed: int, *, family: Literal["original", "latest"] = "original", **sizes: int
+) -> None:
+    """Write a small BulkFormer; the vocabulary is made of `genes` (ensembl_id, symbol, length)."""
+    (write_latest if family == "latest" else write_original)(folder, genes, seed, **sizes)
+
+
+def write_original(
     folder: Path,
     genes: pd.DataFrame,
     seed: int,
     *,
-    width: int = 32,
+    width: int = 24,
     depth: int = 2,
-    heads: int = 4,
-    features: int | None = None,
+    blocks: int = 1,
+    heads: int = 0,
+    features: int = 0,
     edges_per_gene: int = 10,
     most_genes: int = MOST_GENES,
 ) -> None:
-    """Write an original BulkFormer; the vocabulary is made of `genes` (ensembl_id, symbol, length)."""
+    """Write an original BulkFormer; heads and features follow from the width, as in the releases, where they are 0."""
+    heads = heads or max(1, min(RELEASED_HEADS, width // NARROWEST_HEAD))
     draw = Draw(seed)
     vocabulary = vocabulary_of(genes, "ensembl", most_genes).sort_values("ensembl_id")
     n = len(vocabulary)
     head_width = width // heads
-    shapes = _original_shapes(n, width, depth, head_width, features or int(head_width * np.log(head_width)))
+    features = features or int(head_width * np.log(head_width))
+    shapes = _original_shapes(n, width, blocks, depth, head_width, features)
     state = {f"module.{name}": value for name, value in _state(draw, shapes).items()}
     (folder / "model").mkdir(parents=True, exist_ok=True)
     (folder / "data").mkdir(exist_ok=True)
@@ -73,15 +85,15 @@ def write_latest(
     genes: pd.DataFrame,
     seed: int,
     *,
-    width: int = 32,
+    width: int = 24,
     depth: int = 2,
-    heads: int = 4,
+    heads: int = 2,
     features: int = 16,
-    graph_width: int = 16,
+    graph_width: int = 12,
     edges_per_gene: int = 10,
     most_genes: int = MOST_GENES,
 ) -> None:
-    """Write a bulkformer-latest; the vocabulary is made of `genes` (ensembl_id, symbol, length)."""
+    """Write a bulkformer-latest."""
     draw = Draw(seed)
     vocabulary = vocabulary_of(genes, "ensembl", most_genes).sort_values("ensembl_id")
     n = len(vocabulary)
@@ -146,19 +158,21 @@ def twin(released: Path, folder: Path, seed: int) -> None:
     torch.save(OrderedDict(state), path)
 
 
-def _original_shapes(n: int, width: int, depth: int, head_width: int, features: int) -> dict[str, tuple[int, ...]]:
+def _original_shapes(
+    n: int, width: int, blocks: int, depth: int, head_width: int, features: int
+) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         "gene_emb_onehot_layer.weight": (n, width),
         **_mlp_shapes("gene_emb_proj", width, width),
         "expr_emb.inv_freq": (width // 2,),
         **_mlp_shapes("x_proj", width, width),
-        "gb_formers.0.g.bias": (width,),
-        "gb_formers.0.g.lin.weight": (width, width),
     }
-    for i in range(depth):
-        shapes |= _performer_shapes(f"gb_formers.0.f.{i}", 1, width, head_width, features)
+    for block in (f"gb_formers.{i}" for i in range(blocks)):
+        shapes |= {f"{block}.g.bias": (width,), f"{block}.g.lin.weight": (width, width)}
+        for i in range(depth):
+            shapes |= _performer_shapes(f"{block}.f.{i}", 1, width, head_width, features)
+        shapes |= _norm_shapes(f"{block}.layernorm", width)
     return shapes | {
-        **_norm_shapes("gb_formers.0.layernorm", width),
         **_norm_shapes("layernorm", width),
         **_mlp_shapes("global_expr_proj", n, width),
         **_norm_shapes("head.0", width + SUMMARIES),
