@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made import made_counts, made_genes, made_view, tpm_of
 
 from bulkprobe.encoders.base import CohortView, Weights
 from bulkprobe.encoders.bulkformer import CARD, ENCODER, gene_vectors, log_tpm, read_checkpoint, summary
@@ -23,7 +24,6 @@ from bulkprobe.nn.samples import Sample, Samples
 from bulkprobe.nn.waves import ABSENT, waves
 from bulkprobe.preprocess.vocabulary import align, gene_names
 from bulkprobe.untrained import bulkformer as untrained
-from encoders.made import made_counts, made_genes, made_view, tpm_of
 
 GENES = made_genes(160, 4)  # of the cohort; the vocabulary also has 20 that it does not measure, and lacks 20
 VOCABULARY = made_genes(180, 4).iloc[20:]
@@ -38,8 +38,8 @@ FILE = untrained.ORIGINAL_FILE
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A checkpoint of either family, not to be changed."""
     found = {name: tmp_path_factory.mktemp("bulkformer") / name for name in CHECKPOINTS}
-    untrained.write(found["original"], VOCABULARY, 1)
-    untrained.write_latest(found["latest"], VOCABULARY, 1)
+    untrained.write(found["original"], VOCABULARY, 1, width=32, heads=4)
+    untrained.write(found["latest"], VOCABULARY, 1, family="latest", width=32, heads=4)
     return found
 
 
@@ -117,7 +117,7 @@ def test_input_and_intermediates_are_upstreams(shared: Path) -> None:
         x = np.stack([log_tpm(row, found, checkpoint.per_kilobase(names)) for row in counts])
         np.testing.assert_allclose(x, expected["input_values"], rtol=0, atol=1e-6)
         first = torch.from_numpy(x[0])
-        hidden = checkpoint.network(first, first == first).numpy()
+        hidden = checkpoint.network(first).numpy()
         width = hidden.shape[1]
         np.testing.assert_allclose(hidden, expected["s0_final_hidden"][:, :width], rtol=0, atol=1e-5)
         np.testing.assert_allclose(summary(x[0]), expected["s0_final_hidden"][0, width:], rtol=0, atol=1e-6)
@@ -208,7 +208,7 @@ def test_tpm_may_be_given_instead_of_counts(folders: dict[str, Path], name: str)
 def test_pooling_runs_over_the_positions_asked_for(folders: dict[str, Path], name: str) -> None:
     network = read_checkpoint(folders[name]).network
     x = torch.from_numpy(read(folders[name], GENES, COUNTS[0]))
-    hidden = network(x, x == x).numpy()
+    hidden = network(x).numpy()
     rows = {"measured": x.numpy() != ABSENT, "all": np.ones(len(x), bool), "expressed": x.numpy() > 0}
     for positions, chosen in rows.items():
         for pooling, function in (("mean", np.mean), ("max", np.max), ("median", np.median)):
@@ -300,7 +300,7 @@ def test_the_old_copy_of_the_vocabulary_with_its_stray_row_is_read(copy: Callabl
         (lambda s: s.update({"module.x_proj.0.bias": "text"}), "no table of tensors"),
         (
             lambda s: [s.update({k: torch.ones(5, 5)}) for k in list(s) if k.endswith("projection_matrix")],
-            "heads of width 5 do not divide the width 32",
+            "heads of width 5 do not divide the attention's width 32",
         ),
     ],
 )
@@ -516,12 +516,9 @@ def test_every_file_of_a_release_can_be_fetched_and_the_width_is_that_of_its_vec
     assert all(file.sha256 and file.bytes for file in CARD.release("latest").files)
 
 
-WRITERS = {"original": untrained.write, "latest": untrained.write_latest}
-
-
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_writing_twice_gives_the_same_bytes(folders: dict[str, Path], tmp_path: Path, name: str) -> None:
-    WRITERS[name](tmp_path, VOCABULARY, 1)
+    untrained.write(tmp_path, VOCABULARY, 1, family=name, width=32, heads=4)
     for path in sorted(path for path in folders[name].rglob("*") if path.is_file()):
         assert path.read_bytes() == (tmp_path / path.relative_to(folders[name])).read_bytes(), path.name
 
@@ -543,7 +540,8 @@ def test_a_twin_keeps_vocabulary_and_graph_and_draws_the_rest(
 
 
 def test_sizes_of_a_stand_in_can_be_chosen(tmp_path: Path) -> None:
-    untrained.write(tmp_path, VOCABULARY, 1, width=48, depth=3, heads=6, most_genes=50)
+    untrained.write(tmp_path, VOCABULARY, 1, width=128, depth=3, blocks=2, most_genes=50)
     network = read_checkpoint(tmp_path).network
-    assert network.genes.shape == (50, 48)
-    assert len(network.performers) == 3
+    assert network.genes.shape == (50, 128)
+    assert [len(block.performers) for block in network.blocks] == [3, 3]
+    assert network.blocks[0].performers[0].projection.shape == (44, 16)  # as the 37M release has it
