@@ -1,4 +1,4 @@
-"""What random draws of genes and bfloat16 do to vectors and scores, on the cohort and the weights that the pipeline made.
+"""What random draws of genes and bfloat16 do to vectors and scores, on the cohort and weights of the pipeline.
 
     dvc repro && PYTHONPATH=src:benchmarks python -m embed_bench.variants [--json FILE] [--only MODEL]...
 
