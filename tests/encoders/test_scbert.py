@@ -235,10 +235,10 @@ def put(name: str, *shape: int) -> Callable[[dict[str, Any]], None]:
         (drop(f"{LAYER0}.1.norm.bias"), r"tensors missing: blocks\.0\.norm2\.bias"),
         (drop("performer.net.layers.1.0.fn.to_k.weight"), r"missing: blocks\.1\.qkv\.weight; not expected: blocks"),
         (drop("token_emb.weight"), r"sizes cannot be read from it \('bins.weight'\)"),
-        (put("performer.net.layers.0.0.fn.to_q.bias", 48), r"not expected: blocks\.0\.q\.bias"),
+        (put("performer.net.layers.0.0.fn.to_q.bias", 24), r"not expected: blocks\.0\.q\.bias"),
         (put("cls", 3), "has tensors that this model does not have: cls"),
         (put("norm.weight", 7), r"of another shape: norm\.weight is \(7,\), expected \(32,\)"),
-        (put(f"{LAYER0}.0.fn.to_q.weight", 47, 32), "queries of 47 that heads of 16 do not divide"),
+        (put(f"{LAYER0}.0.fn.to_q.weight", 47, 32), "queries of 47 that heads of 12 do not divide"),
         (put("performer.net.layers.3.1.norm.bias", 32), r"has layers 0, 1, 3 of 'blocks\.\{\}': expected 0, 1, 2"),
     ],
 )

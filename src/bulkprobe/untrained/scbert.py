@@ -30,13 +30,14 @@ def write(
     *,
     width: int = 32,
     depth: int = 2,
-    heads: int = 3,
-    head_width: int = 16,
+    heads: int = 2,
+    head_width: int = 12,
     features: int | None = None,
 ) -> None:
     """Write a random checkpoint whose vocabulary is the symbols of `genes`; released: 200, 6, 10, 64, 266.
 
-    `features` is whole(head_width · ln head_width) where it is not given, as upstream sets it.
+    `features` is whole(head_width · ln head_width) where it is not given, as upstream sets it. Upstream takes a width
+    only if `heads` divides it.
     """
     symbols = vocabulary_of(genes, "symbol").symbol.tolist()
     draw = Draw(seed)
