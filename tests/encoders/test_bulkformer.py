@@ -276,6 +276,11 @@ def test_a_checkpoint_without_the_prefix_of_parallel_training_is_the_same(copy: 
     assert (embed(folder) == before).all()
 
 
+def test_latest_is_found_where_upstreams_own_folders_have_it(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders["latest"], tmp_path / "model/bulkformer-latest")
+    assert read_checkpoint(tmp_path).latest
+
+
 def test_the_old_copy_of_the_vocabulary_with_its_stray_row_is_read(copy: Callable[[str], Path]) -> None:
     folder = copy("original")
     before = embed(folder)

@@ -150,17 +150,14 @@ class Checkpoint:
 
     def per_kilobase(self, var_names: list[str]) -> np.ndarray:
         """Return 1 / length in kb of each input gene; 0 for those that do not count towards a million."""
-        if self.latest:
-            known = dict.fromkeys(self.names)
-            lengths = [self.lengths[name] if name in known else np.inf for name in var_names]
-        else:
-            lengths = [self.lengths.get(name, UNKNOWN_LENGTH) for name in var_names]
+        unlisted = np.inf if self.latest else UNKNOWN_LENGTH  # latest lists its vocabulary, and counts nothing else
+        lengths = [self.lengths.get(name, unlisted) for name in var_names]
         return 1000.0 / np.array(lengths, dtype=np.float64)
 
 
 def read_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
     """Read a checkpoint folder in the released layout; sizes come from the tensors."""
-    configs = sorted([*folder.glob("model_config.json"), *folder.glob("*/model_config.json")])
+    configs = [path for place in ("", "*/", "*/*/") for path in sorted(folder.glob(f"{place}model_config.json"))]
     if configs:
         found = read_latest(configs[0].parent, device)
         return Checkpoint(found.names, found.lengths, found.network)

@@ -144,7 +144,7 @@ def twin(released: Path, folder: Path, seed: int) -> None:
     """
     draw = Draw(seed)
     shutil.copytree(released, folder, dirs_exist_ok=True)
-    configs = sorted([*folder.glob("model_config.json"), *folder.glob("*/model_config.json")])
+    configs = [path for place in ("", "*/", "*/*/") for path in sorted(folder.glob(f"{place}model_config.json"))]
     if configs:
         path = existing(configs[0].parent / "model.pt")
         content = read_torch(path)
