@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CHUNK = 4096  # tokens that go through the feed-forward layers at a time
+
 
 class PostNormBlock(nn.Module):
     """One block on one sample's tokens: x = norm1(x + attention(x)); x = norm2(x + down(relu(up(x)))).
@@ -34,8 +36,8 @@ class PostNormBlock(nn.Module):
             kept = x[:rows]
             q = F.linear(kept, self.qkv.weight[:width], self.qkv.bias[:width]).view(rows, self.heads, -1)
             k, v = F.linear(x, self.qkv.weight[width:], self.qkv.bias[width:]).view(n, 2, self.heads, -1).unbind(1)
-        heads = (part.transpose(0, 1)[None] for part in (q, k, v))
-        mixed = F.scaled_dot_product_attention(*heads)[0].transpose(0, 1).reshape(-1, width)
-        kept = self.norm1(kept + self.out(mixed))
-        hidden: Tensor = self.norm2(kept + self.down(torch.relu(self.up(kept))))
-        return hidden
+        mixed = F.scaled_dot_product_attention(*(part.transpose(0, 1)[None] for part in (q, k, v)))
+        del q, k, v  # three numbers a token and column less while the feed-forward layers are at work
+        kept = self.norm1(kept + self.out(mixed[0].transpose(0, 1).reshape(-1, width)))
+        del mixed
+        return torch.cat([self.norm2(part + self.down(torch.relu(self.up(part)))) for part in kept.split(CHUNK)])
