@@ -385,4 +385,6 @@ def test_samples_of_a_stand_in_differ(tmp_path: Path) -> None:
 def test_the_estimate_of_work_follows_the_card() -> None:
     assert CARD.flop is not None
     assert CARD.flop(14_998) == pytest.approx(10.8e12, rel=0.01)
+    assert CARD.memory is not None
+    assert CARD.memory(12_000) == pytest.approx(2.95e8, rel=0.01)
     assert CARD.releases[0].width == 4 * Config().width
