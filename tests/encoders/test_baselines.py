@@ -128,7 +128,7 @@ def test_missing_burden_and_purity_are_marked() -> None:
 def test_an_unknown_encoder_gets_the_nearest_name() -> None:
     with pytest.raises(UserError, match=r"there is no encoder 'expresion'; did you mean 'expression'\?"):
         get_encoder("expresion")
-    with pytest.raises(UserError, match=r"there is no encoder 'zzzzz'; known: expression, pca"):
+    with pytest.raises(UserError, match=r"there is no encoder 'zzzzz'; known: cellfm, geneformer"):
         get_encoder("zzzzz")
 
 
