@@ -68,7 +68,7 @@ def _release(model: str, release: Release) -> str:
     facts = [
         f"width {release.width}",
         f"{release.parameters / 1e6:.0f} M parameters" if release.parameters else "number of parameters not published",
-        f"{size / 1e9:.2f} GB" if size else "size not published",
+        f"{size / 1e9:.2f} GB" if all(file.bytes for file in release.files) else "size not published",
         "every hash is published" if all(f.sha256 or f.md5 for f in release.files) else "not every hash is published",
         f"here as {', '.join(here)}" if here else "weights are not here",
     ]
