@@ -186,6 +186,14 @@ def test_a_sample_without_any_expression_names_itself(start: Start) -> None:
         assert np.isfinite(found).all()
 
 
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_a_sample_with_impossible_values_names_itself(start: Start, value: float) -> None:
+    counts = COUNTS.copy()
+    counts[2, 7] = value
+    with pytest.raises(UserError, match="sample S2: its expression has negative, missing or infinite values"):
+        start().embed(counts, obs_of(range(N)))
+
+
 def test_what_enters_the_model_is_told(start: Start) -> None:
     from bulkprobe.nn.samples import Sample
 

@@ -69,7 +69,7 @@ def _release(model: str, release: Release) -> str:
         f"width {release.width}",
         f"{release.parameters / 1e6:.0f} M parameters" if release.parameters else "number of parameters not published",
         f"{size / 1e9:.2f} GB" if all(file.bytes for file in release.files) else "size not published",
-        "every hash is published" if all(f.sha256 or f.md5 for f in release.files) else "not every hash is published",
+        "every hash is known" if all(f.sha256 or f.md5 for f in release.files) else "not every hash is known",
         f"here as {', '.join(here)}" if here else "weights are not here",
     ]
     by_hand = [file.path for file in release.files if not file.urls]
