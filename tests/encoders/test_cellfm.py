@@ -99,7 +99,7 @@ def test_layers_are_upstreams(golden: Any) -> None:
     network, genes, _ = load(weights.folder)
     n = expected["n_tokens"][0]
     ids, values = (torch.from_numpy(expected[key][0][:n]) for key in ("token_ids", "values"))
-    by_gene, by_value = network.tables(genes, 1)
+    by_gene, by_value = network.tables(genes, torch.arange(len(genes)), 1)
     with torch.inference_mode():
         embedded = network.value.table(network.value(values[:64]))
         np.testing.assert_allclose(embedded, expected["sample0_value_embedding"], rtol=0, atol=1e-4)  # scale 20

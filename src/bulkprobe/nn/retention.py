@@ -58,17 +58,22 @@ class RetentionLayer(nn.Module):
         return done
 
 
-def with_product(rows: Tensor, product: nn.Linear, threads: int) -> Tensor:
-    """Return rows (n, width) beside their product, by blocks side by side, each on one thread: bytes stay the same."""
-    width = rows.shape[1]
-    out = torch.empty(len(rows), width + product.out_features, device=rows.device)
+def with_product(first: Tensor, table: Tensor, places: Tensor, product: nn.Linear, threads: int) -> Tensor:
+    """Return rows (n, width), `first` and then `table[places]`, beside their product.
 
-    def block(start: int) -> None:
+    By blocks side by side, each on one thread, so that bytes stay the same; only the result is held as a whole.
+    """
+    width, n = table.shape[1], len(first) + len(places)
+    out = torch.empty(n, width + product.out_features, device=product.weight.device)
+
+    def fill(start: int, part: Tensor) -> None:
         with torch.inference_mode():
-            part = rows[start : start + ROWS_AT_ONCE]
+            part = part.to(out.device)
             out[start : start + len(part), :width] = part
             out[start : start + len(part), width:] = product(part)
 
+    fill(0, first)
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as workers:
-        list(workers.map(block, range(0, len(rows), ROWS_AT_ONCE)))
+        starts = range(0, len(places), ROWS_AT_ONCE)
+        list(workers.map(lambda at: fill(len(first) + at, table[places[at : at + ROWS_AT_ONCE]]), starts))
     return out
