@@ -40,4 +40,4 @@ class PostNormBlock(nn.Module):
         del q, k, v  # three numbers a token and column less while the feed-forward layers are at work
         kept = self.norm1(kept + self.out(mixed[0].transpose(0, 1).reshape(-1, width)))
         del mixed
-        return torch.cat([self.norm2(part + self.down(torch.relu(self.up(part)))) for part in kept.split(CHUNK)])
+        return torch.cat([self.norm2(part + self.down(self.up(part).relu_())) for part in kept.split(CHUNK)])
