@@ -210,9 +210,8 @@ def test_what_enters_the_model_is_told(made: Path) -> None:
     assert (np.diff(tokens.values) <= 0).all()
 
 
-@pytest.mark.parametrize("value", [0.0, np.nan])
-def test_a_sample_without_expression_is_an_error_that_names_it(made: Path, value: float) -> None:
-    empty = np.full_like(COUNTS, value)
+def test_a_sample_without_expression_is_an_error_that_names_it(made: Path) -> None:
+    empty = np.zeros_like(COUNTS)
     with pytest.raises(UserError, match=r"^sample S0: none of the genes that Geneformer knows is expressed"):
         start(made / "V2").embed(empty, made_view(GENES, COUNTS).obs)
 
