@@ -16,7 +16,7 @@ from bulkprobe.files import file_hash, read_json, write_json
 from bulkprobe.params import Params
 from bulkprobe.probes.metrics import auroc, harrell_c
 from bulkprobe.stages import cohort as cohort_stage
-from bulkprobe.stages import embed, probe_mutation, probe_survival, probing
+from bulkprobe.stages import embed, probe_mutation, probe_survival, probing, weights
 from bulkprobe.stages import splits as splits_stage
 from bulkprobe.stages.tasks import make_splits
 from bulkprobe.store import Store
@@ -229,7 +229,7 @@ def test_a_second_sample_of_a_patient_changes_no_split_and_no_score(made: Path, 
     assert (folder / "data/splits.parquet").read_bytes() == (made / "data/splits.parquet").read_bytes()
     for name in ENCODERS:
         with inside(folder, name):
-            for stage in (embed, probe_mutation, probe_survival):
+            for stage in (weights, embed, probe_mutation, probe_survival):
                 stage.main()
         for result in (
             f"metrics/mutation/{name}.json",

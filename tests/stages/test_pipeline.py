@@ -143,7 +143,14 @@ def test_an_encoder_that_is_switched_off_is_named_absent_and_stops_nothing(chang
     params["encoders"]["expression"]["enabled"] = False
     write_params(changed.folder, params)
     ran = stages_named(changed.dvc("repro").stdout)
-    assert ran == {"embed@expression", "probe_mutation@expression", "probe_survival@expression", "compare", "summary"}
+    assert ran == {
+        "weights@expression",
+        "embed@expression",
+        "probe_mutation@expression",
+        "probe_survival@expression",
+        "compare",
+        "summary",
+    }
     for task in TASKS:
         assert "enabled: false" in read(changed.folder, f"metrics/{task}/expression.json")["absent"]
     assert set(read(changed.folder, "metrics/summary.json")["expression"].values()) == {None}
