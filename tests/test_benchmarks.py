@@ -255,14 +255,14 @@ def test_quick_writes_every_row(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_encoders_are_timed_against_a_plain_reading_that_gives_the_same_answer(tmp_path: Path) -> None:
-    command = [sys.executable, str(TOP / "benchmarks" / "embed.py"), "--quick", "--only", "geneformer_v1"]
+    command = [sys.executable, str(TOP / "benchmarks" / "embed.py"), "--quick", "--only", "geneformer_v2"]
     done = subprocess.run(
         [*command, "--json", str(tmp_path / "rows.json")], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     assert set(row) >= set(KEYS)
-    assert row["name"] == "geneformer_v1"
+    assert row["name"] == "geneformer_v2"
     assert row["gap"] < 1e-5
     assert row["ratio"] == pytest.approx(row["other"] / row["ours"])
     assert row["tflop"] > 0

@@ -53,10 +53,6 @@ FULL = (
 QUICK = (
     Case("scgpt", "scgpt", "narrow", 1.0, {"width": 128, "depth": 3, "heads": 4, "hidden": 128}, 3_000, 4),
     Case(
-        "geneformer_v1", "geneformer", "narrow", 1.0,
-        {"version": "V1", "width": 128, "depth": 3, "heads": 4}, 3_000, 4,
-    ),
-    Case(
         "geneformer_v2", "geneformer", "narrow", 1.0,
         {"version": "V2", "width": 128, "depth": 3, "heads": 4}, 3_000, 4,
     ),
