@@ -94,7 +94,7 @@ def test_a_cut_download_is_continued(server: FaultServer, fetch: Any) -> None:
 def test_a_file_that_only_a_person_can_fetch_says_how_and_where(fetch: Any, tmp_path: Path) -> None:
     card = card_of(None)
     place = tmp_path / "models" / "scgpt" / "one"
-    with pytest.raises(UserError, match=f"ask the authors; then put it at {place}/vocab.json and run again"):
+    with pytest.raises(UserError, match=f"ask the authors; put what is missing into {place} under the names"):
         fetch(card)
     for name, content in FILES.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)

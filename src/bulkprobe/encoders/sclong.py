@@ -271,8 +271,7 @@ def gene_vectors(folder: Path) -> tuple[list[str], np.ndarray]:
 
 BY_HAND = (
     "open https://mbzuaiac-my.sharepoint.com/:f:/g/personal/ding_bai_mbzuai_ac_ae/"
-    "EpvKzQW4hI5Bnb88-iM7vE0B_e2_U5r_ZGXb_FILCLTw3Q?e=TAmKk5 in a browser, download this file and put it, under this "
-    "name, in the checkpoint folder"
+    "EpvKzQW4hI5Bnb88-iM7vE0B_e2_U5r_ZGXb_FILCLTw3Q?e=TAmKk5 in a browser and download"
 )
 CARD = Card(
     name="sclong",

@@ -28,17 +28,24 @@ def fetch_release(
     final = folder / release.name
     if release.terms:
         print(f"{card.name} {release.name}: {release.terms}", file=sys.stderr)
-    files = []
-    for file in release.files:
-        note = f"{file.by_hand or 'fetch it by hand'}; then put it at {final / file.path} and run again"
-        files.append(SourceFile(file.path, file.urls, file.bytes, file.sha256, file.md5, release.terms, note))
     # Downloads that are under way wait outside the folder that DVC hashes.
     incoming = folder.parent / ".incoming" / card.name / release.name
     for file in release.files:
         if (final / file.path).is_file() and not (incoming / file.path).exists():
             (incoming / file.path).parent.mkdir(parents=True, exist_ok=True)
             os.link((final / file.path).resolve(), incoming / file.path)
-    download_all(files, incoming, workers=workers, lock=HashLock(lock), retries=retries, **http)
+    here = [file for file in release.files if file.urls or (incoming / file.path).is_file()]
+    files = [SourceFile(f.path, f.urls, f.bytes, f.sha256, f.md5, release.terms, f.by_hand) for f in here]
+    try:
+        download_all(files, incoming, workers=workers, lock=HashLock(lock), retries=retries, **http)
+    except UserError as problem:
+        raise UserError(str(problem).replace(str(incoming), str(final))) from None
+    if by_hand := [file for file in release.files if file not in here]:
+        how = "; ".join(dict.fromkeys(file.by_hand or "fetch it by hand" for file in by_hand))
+        raise UserError(
+            f"{some(file.path for file in by_hand)} cannot be downloaded by a program: {how}; put what is missing into "
+            f"{final} under the names given and run again"
+        )
     for file in release.files:
         (final / file.path).parent.mkdir(parents=True, exist_ok=True)
         os.replace(incoming / file.path, final / file.path)
