@@ -51,5 +51,6 @@ def vocabulary_of(genes: pd.DataFrame, kind: str, most: int = MOST_GENES) -> pd.
     named = genes[[isinstance(name, str) and bool(name) for name in column]]
     kept = named.drop_duplicates(column.name).head(most)
     if kept.empty:
-        raise UserError(f"no gene of the cohort has a {kind} id, so no vocabulary can be made of them")
+        what = "an Ensembl id" if kind == "ensembl" else "a symbol"
+        raise UserError(f"no gene of the input has {what}, so no stand-in can be made: give genes with such names")
     return kept
