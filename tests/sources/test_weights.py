@@ -181,3 +181,16 @@ def test_another_release_replaces_the_one_that_was_there(server: FaultServer, fe
     (found.folder.parent / "older").mkdir()
     write_record(found.folder.parent, "scgpt", found, hashes)
     assert sorted(p.name for p in found.folder.parent.iterdir()) == ["one", "release.json"]
+
+
+def test_a_release_of_which_a_hash_is_unknown_is_recognised_but_not_called_verified(tmp_path: Path) -> None:
+    card = card_of(None)
+    files = (card.releases[0].files[0], replace(card.releases[0].files[1], sha256=None))
+    card = replace(card, releases=(replace(card.releases[0], files=files),))
+    place = tmp_path / "mine"
+    (place / "deep").mkdir(parents=True)
+    (place / "vocab.json").write_bytes(FILES["vocab.json"])
+    assert identify(card, place).release is None  # a file of it is missing
+    (place / "deep" / "model.bin").write_bytes(b"anything")
+    found = identify(card, place)
+    assert (found.release, found.verified) == ("one", False)

@@ -65,12 +65,12 @@ class Samples:
             return np.stack(list(pool.map(self._one, values, samples)))
 
     def _one(self, values: np.ndarray, sample: Sample) -> np.ndarray:
-        half = self.precision == "bfloat16"
+        half, kind = self.precision == "bfloat16", torch.device(self.device).type
         try:
             lowest = values.min(initial=0.0)
             if not lowest >= 0 or not np.isfinite(values.max(initial=0.0)):
                 raise UserError("its expression has negative, missing or infinite values: counts or TPM were expected")
-            with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16) if half else nullcontext():
+            with torch.inference_mode(), torch.autocast(kind, torch.bfloat16) if half else nullcontext():
                 vector = self.encode(values, sample)
         except UserError as problem:
             raise UserError(f"sample {sample.id}: {problem}") from None

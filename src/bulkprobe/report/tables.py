@@ -299,7 +299,7 @@ def _mean_row(labels: Mapping[str, Metrics], wanted: set[str], absence: str | No
         reason = f"defined for {len(defined)} of {len(wanted)} labels, so its mean would not compare with the others'"
     # A split counts only where every label has a score: otherwise the labels' own levels would pass for spread.
     scores = [label.get("per_split") or [] for label in defined.values()]
-    complete = [float(np.mean(one)) for one in zip(*scores, strict=False) if all(score is not None for score in one)]
+    complete = [float(np.mean(one)) for one in zip(*scores, strict=True) if all(score is not None for score in one)]
     return {
         "mean": float(np.mean([label["mean"] for label in defined.values()])) if reason is None else None,
         "sd": float(np.std(complete, ddof=1)) if len(complete) > 1 and reason is None else None,

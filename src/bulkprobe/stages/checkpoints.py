@@ -62,7 +62,7 @@ def identify(card: Card, folder: Path) -> Checkpoint:
     whole = folder_hash(hashes)
     for release in card.releases:
         if is_release(release, hashes):
-            return Checkpoint(folder, whole, release.name, verified=True)
+            return Checkpoint(folder, whole, release.name, verified=all(f.sha256 or f.md5 for f in release.files))
     record = read_record(folder.parent)
     if record.get("sha256") == whole and record.get("model") == card.name:
         return checkpoint_of(record, folder)
@@ -70,9 +70,10 @@ def identify(card: Card, folder: Path) -> Checkpoint:
 
 
 def is_release(release: Release, hashes: Mapping[str, str]) -> bool:
-    """Whether the files are those of a release: all there, and every published hash equal (at least one is known)."""
+    """Whether the files are those of a release: all there, and every known hash equal (at least one is known)."""
     known = [file for file in release.files if file.sha256]
-    return bool(known) and all(hashes.get(file.path) == file.sha256 for file in known)
+    there = all(file.path in hashes for file in release.files)
+    return there and bool(known) and all(hashes[file.path] == file.sha256 for file in known)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
