@@ -226,7 +226,7 @@ RELEASE = Release(
             by_hand=(
                 "take it from the authors' data, https://drive.google.com/file/d/1fNZbKx6LPeoS0hbVYJFI8jlDlNctZxlU, "
                 "or instead panglao_10000_simplified.h5ad out of the wheel of scfoundry 0.2.1 on PyPI (sha256 "
-                "45b4cea87864d3d5e61076da8722eb270381c35f30ceba282a58432ce285e447), which has the same gene list"
+                "45b4cea87864d3d5e61076da8722eb270381c35f30ceba282a58432ce285e447), the same gene list, and rename it"
             ),
         ),
     ),

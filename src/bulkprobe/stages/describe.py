@@ -39,7 +39,7 @@ def describe_encoders() -> Iterator[str]:
             "published": "" if card.kind == "baseline" else "yes" if card.published else "no: our fallback",
             "options": ", ".join(_option(card, key) for key in card.defaults) or "none",
             "code": card.licence_code,
-            "weights": card.licence_weights,
+            "weights": card.licence_weights + ("" if card.redistribute else " (not to be passed on)"),
             "saw in training": card.pretraining,
             "saw TCGA": {True: "yes", False: "no", None: "not stated"}[card.saw_tcga] if card.releases else "",
             "priors": card.priors,
