@@ -121,11 +121,16 @@ def _fit(name: str, model: str, options: dict[str, Any], source: Input, speed: f
     lost = [_lost(session, row, source, number) for row, number in zip(values, rows, strict=True)]
     told = session.attributes
     stand_in = ", an untrained stand-in" if checkpoint.untrained else ""
+    weights_bytes = sum(path.stat().st_size for path in checkpoint.folder.rglob("*") if path.is_file())
+    held = f"{weights_bytes / 1e9:.1g} GB of weights"
+    if encoder.card.memory is not None and not checkpoint.untrained:  # a stand-in's samples hold next to nothing
+        expressed = int(np.median((values > 0).sum(axis=1)))
+        held += f" and about {encoder.card.memory(expressed) / 1e9:.1g} GB a sample in flight"
     return (
         f"can read it ({checkpoint.release or 'unverified'}{stand_in}); knows {told['genes_matched']} of "
         f"{told['genes_of_cohort']} genes, {100 * told['gene_coverage']:.1f} % of its {told['genes_of_model']}; leaves "
         f"out {100 * float(np.median(lost)):.0f} % of a sample's expressed genes; about {_duration(seconds)} for "
-        f"{source.n_samples} samples"
+        f"{source.n_samples} samples, {held}"
     )
 
 
