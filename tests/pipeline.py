@@ -33,6 +33,14 @@ SMALL: dict[str, Any] = {
         "penalties": [0.1, 0.01],
     },
     "probe_survival": {"types": TYPES, "endpoints": ["OS"], "min_events": 5, "penalties": [1.0, 0.1]},
+    "gene_sets": {"least": 3},
+    "shift": {
+        "samples": 40,
+        "depths": [100_000, 1000],
+        "feeding_types": None,
+        "encoders": {"pca": {"model": "pca", "ladder": True, "feeding": False}},
+    },
+    "biology": {"random_sets": 20, "encoders": {"pca": {"model": "pca", "contextual": False}}},
     "compare": {"n_boot": 50},
 }
 

@@ -120,6 +120,57 @@ class ProbeSurvival(Section):
     _penalties = field_validator("penalties")(_descending)
 
 
+class GeneSets(Section):
+    """Which gene sets, and how many genes of one must be measured."""
+
+    collection: str
+    least: int = Field(ge=2)
+    most: int = Field(ge=2)
+
+
+class ShiftEncoder(Section):
+    """An encoder whose distributional shift is measured."""
+
+    model: str
+    ladder: bool
+    feeding: bool
+
+
+class Shift(Section):
+    """How far bulk input lies from single cells: reference, depth ladder, ways of feeding."""
+
+    reference: str | None
+    samples: int | None = Field(ge=20)
+    cell_depth: int = Field(ge=100)
+    depths: list[int]
+    ladder_splits: int = Field(ge=1)
+    feeding_types: list[str] | None
+    encoders: dict[str, ShiftEncoder]
+
+    @field_validator("depths")
+    @classmethod
+    def _depths(cls, values: list[int]) -> list[int]:
+        if not values or any(v < 1 for v in values) or len(set(values)) != len(values):
+            raise ValueError("depths must be distinct positive numbers of counts")
+        return sorted(values, reverse=True)
+
+
+class BiologyEncoder(Section):
+    """An encoder whose gene vectors are scored."""
+
+    model: str
+    contextual: bool
+
+
+class Biology(Section):
+    """Whether gene vectors know which genes belong together."""
+
+    random_sets: int = Field(ge=20)
+    contextual_samples: int = Field(ge=2)
+    paralogs: str
+    encoders: dict[str, BiologyEncoder]
+
+
 class Compare(Section):
     """Paired comparisons: the encoder that all others are compared with, draws of the bootstrap, level of intervals."""
 
@@ -139,6 +190,9 @@ class Params(Section):
     encoders: dict[str, EncoderEntry]
     probe_mutation: ProbeMutation
     probe_survival: ProbeSurvival
+    gene_sets: GeneSets
+    shift: Shift
+    biology: Biology
     compare: Compare
 
 
@@ -162,7 +216,22 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
             f"give one of {', '.join(params.encoders)}"
         )
     _check_twins(path, params)
+    _check_measured(path, params)
     return params
+
+
+def _check_measured(path: Path, params: Params) -> None:
+    """Sections shift and biology name encoders again, since DVC needs their models there: the two must agree."""
+    named: list[tuple[str, str, str]] = [("shift", name, entry.model) for name, entry in params.shift.encoders.items()]
+    named += [("biology", name, entry.model) for name, entry in params.biology.encoders.items()]
+    for section, name, model in named:
+        known = params.encoders.get(name)
+        if known is None or known.model != model:
+            there = "has no such encoder" if known is None else f"says {known.model!r}"
+            raise UserError(
+                f"{path}: {section}.encoders.{name} has the model {model!r}, but section encoders {there}: change or "
+                "remove the entry"
+            )
 
 
 def _check_twins(path: Path, params: Params) -> None:

@@ -12,12 +12,15 @@ MODELS = Path("models")
 SPLITS = Path("data/splits.parquet")
 EMBEDDINGS = Path("data/embeddings")
 PREDICTIONS = Path("data/predictions")
+GENE_SETS = Path("data/gene_sets")
 METRICS = Path("metrics")
 SUMMARY = METRICS / "summary.json"
 HEADLINE = METRICS / "headline.json"
 COMPARE = METRICS / "compare.json"
 REPORT = METRICS / "report.html"
 PLOTS = METRICS / "plots"
+FIGURES = METRICS / "figures"
+TABLES = METRICS / "tables"
 # Hashes of downloads that their publishers do not state, kept in git from the first download on.
 SOURCE_LOCK = Path("data/sources.lock.json")
 
