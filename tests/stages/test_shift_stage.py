@@ -166,11 +166,18 @@ class Toy:
     """Reads the largest of the genes it knows; the vector is their share of counts, scaled to a frozen total."""
 
     card = Card(
-        "toy", "Toy", "foundation", "none", ("counts",), "none", defaults={"target_sum": "cohort_median", "layer": "X"}
+        "toy",
+        "Toy",
+        "foundation",
+        "none",
+        ("counts",),
+        "none",
+        reads="log count",
+        defaults={"target_sum": "cohort_median", "layer": "X"},
     )
     started: list[dict[str, Any]] = []  # noqa: RUF012
 
-    def start(self, cohort: CohortView, options: dict[str, Any], weights: Weights | None = None) -> Any:
+    def start(self, cohort: CohortView, options: dict[str, Any], weights: Weights | None = None) -> Samples:
         self.started.append(dict(options))
         symbols = cohort.var["symbol"].to_numpy(str)
         known = np.flatnonzero(np.arange(len(symbols)) % 3 > 0)
@@ -190,10 +197,8 @@ class Toy:
 
         target = options.get("target_sum", 7.0)
         attributes = {"target_sum": target, "target_sum_from": "cohort_median", "parameters_used": 99}
-        made = Samples(12, str(options.get("layer", "X")), attributes, encode, tokens)
-        return SimpleNamespace(
-            width=12, layer=made.layer, attributes=attributes, tokens=tokens, known=known, embed=made.embed
-        )
+        layer = str(options.get("layer", "X"))
+        return Samples(12, layer, attributes, encode, tokens, known=known)
 
 
 def toy_subject(options: dict[str, Any] | None = None) -> Subject:
@@ -215,6 +220,7 @@ def test_a_tokeniser_is_compared_on_both_sides(folder: Path) -> None:
     block = found["input"]
     assert (found["kind"], found["parameters"], found["parameters_reason"]) == ("foundation", 99, None)
     assert (block["bulk"]["n"], block["reference"]["n"]) == (40, 40)
+    assert block["reads"] == "log count"
     assert block["bulk"]["tokens"]["median"] == LENGTH
     assert block["bulk"]["lost_to_vocabulary"]["median"] == pytest.approx(1 / 3, abs=0.03)
     assert block["bulk"]["lost_to_length"]["median"] > block["reference"]["lost_to_length"]["median"]
@@ -228,7 +234,7 @@ def test_a_tokeniser_is_compared_on_both_sides(folder: Path) -> None:
 def test_cells_without_anything_to_read_are_counted(folder: Path) -> None:
     set_shift(folder, cell_depth=100)
     made = toy_subject()
-    known = made.session.known  # type: ignore[attr-defined]
+    known = made.session.known
     # Most counts lie in one gene that the toy does not know, so that a shallow cell may hold next to nothing else.
     kept = made.expression.read
 

@@ -118,7 +118,7 @@ def _feeding(subject: Subject) -> dict[str, Any]:
 def input_block(subject: Subject, rows: np.ndarray, cells: Cells) -> dict[str, Any]:
     """Compare what the encoder's tokeniser makes of tumours and cells."""
     session: Any = subject.session
-    block: dict[str, Any] = {"reads": getattr(subject.encoder.card, "reads", "")}
+    block: dict[str, Any] = {"reads": subject.encoder.card.reads}
     if not hasattr(session, "tokens"):
         nothing = ("bulk", "reference", "histogram", "total_variation", "biomarkers")
         return {"reason": "this encoder has no tokeniser", **block, **dict.fromkeys(nothing)}
