@@ -46,7 +46,7 @@ NOT_A_DEP = {
     "bulkprobe.stages.paths": "a changed path changes the stage's own deps and outs",
     "bulkprobe.stages.running": "how a stage fails",
 }
-# `embed@x`, `weights@x`, `shift@x` and `biology@x` depend on their own encoder alone, so that a new encoder reruns none of the old.
+# These stages (`embed@x`) depend on their own encoder alone, so that a new encoder reruns none of the old.
 REGISTRY = "bulkprobe.encoders"
 
 
