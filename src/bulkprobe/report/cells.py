@@ -107,6 +107,17 @@ def p_value(value: float | None) -> Cell:
     return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", sort=f"{value:.12g}", number=True)
 
 
+def encoder_tags(card: Mapping[str, Any]) -> tuple[str, ...]:
+    """What must stand beside an encoder's name: baseline, untrained, TCGA (seen; ? not stated), prior (built in)."""
+    if card.get("kind") == "baseline":
+        return ("baseline",)
+    tags: tuple[str, ...] = ("untrained",) if card.get("untrained") else ()
+    saw = card.get("saw_tcga", False)
+    if saw is not False:
+        tags += ("TCGA" if saw is True else "TCGA?",)
+    return (*tags, "prior") if card.get("priors") not in (None, "", "none") else tags
+
+
 def headline(tasks: pd.DataFrame, cards: Cards, splits: int, common: pd.DataFrame, width: int | None) -> Table:
     """Seven summary tasks per encoder, at its own width and, where anything was probed there, at the common one."""
     notes, rows = Notes(), []
@@ -114,8 +125,7 @@ def headline(tasks: pd.DataFrame, cards: Cards, splits: int, common: pd.DataFram
     at_common = dict(tuple(common.groupby("encoder", sort=False)))
     for encoder, group in tasks.groupby("encoder", sort=False):
         card = cards.get(str(encoder), {})
-        tags: tuple[str, ...] = ("baseline",) if card.get("kind") == "baseline" else ()
-        tags += ("untrained",) if card.get("untrained") else ()
+        tags = encoder_tags(card)
         row = [words(encoder, tip=str(card.get("title") or ""), tags=tags), count(card.get("width"))]
         row += _task_cells(group, splits, notes)
         if beside:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from bulkprobe.report import comparison_figures, curves, figures, plots
+from bulkprobe.report import biology_figures, comparison_figures, curves, figures, plots, shift_figures
 from bulkprobe.report.context import ReportContext
 from bulkprobe.report.tables import ENDPOINT, PAN_CANCER
 
@@ -88,6 +88,8 @@ def draw(
             "White is guessing; types with few deaths swing by 0.1 from chance alone.",
         )
     drawn.update(_comparison(context))
+    drawn.update(shift_figures.drawn(context.shift, context.cards))
+    drawn.update(biology_figures.drawn(context.biology, context.compare, context.cards))
     roc = curves.roc_table(context.predictions, plots.pan_cancer_labels(context.mutation))
     if len(roc):
         drawn["roc"] = (

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bulkprobe.report import cells, cells_survival, comparison, figures, tables
+from bulkprobe.report import (
+    biology_tables,
+    cells,
+    cells_survival,
+    comparison,
+    figures,
+    relations,
+    shift_tables,
+    tables,
+)
 from bulkprobe.report.context import ReportContext
 from bulkprobe.report.drawings import draw
 from bulkprobe.report.tables import REFERENCE
@@ -18,8 +27,6 @@ SOURCE_STUDY = (
 )
 SOURCE_LINK = "https://doi.org/10.1158/1538-7445.AM2026-5478"
 EDGE_SHARE = 0.1  # of an encoder's fits: from here on the page warns of the grid
-# What a reader will look for and this page does not hold yet.
-NOT_YET = ("how far bulk samples lie from what the models were trained on",)
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,6 @@ def render_page(context: ReportContext) -> str:
         splits=splits,
         missing=find_missing(context),
         absent={name: card["absent"] for name, card in context.cards.items() if card.get("absent")},
-        not_yet=NOT_YET,
         study=SOURCE_STUDY,
         study_link=SOURCE_LINK,
         drawings=draw(context, tasks, mutation, survival, planted),
@@ -70,6 +76,9 @@ def render_page(context: ReportContext) -> str:
         sentences=comparison.sentences(compare, order) if compare else [],
         differences=comparison.overview(compare, order) if compare else None,
         comparisons=comparison.tables_of(compare, order) if compare else [],
+        shift=shift_tables.section(context.shift, context.cards),
+        biology=biology_tables.section(context.biology, context.cards),
+        relations=relations.section(compare, context.cards),
         planted_wide=cells.planted_wide(planted, context.cards),
         planted=cells.planted(planted),
         flow=cells.flow(context.flow),

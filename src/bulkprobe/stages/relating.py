@@ -22,7 +22,7 @@ TELLING = 5  # models: with 4, the smallest possible p is 2 of 24 orders
 SEEN_NOTHING = "an untrained stand-in has seen nothing"
 NOTE = (
     "Spearman's correlation over foundation models, baselines and untrained twins left out; p-values two-sided by "
-    "permutation, p_holm adjusted over all relations. Gene vectors are those at the input of a model. Models of one "
+    "permutation, adjusted by Holm over all relations. Gene vectors are those at the input of a model. Models of one "
     "family are no independent witnesses, a dozen models rank only strong relations, and a correlation names no cause: "
     "models differ in everything at once"
 )

@@ -44,7 +44,11 @@ def main() -> str:
     write_json(paths.HEADLINE, values)
     planted = planted_rows(paths.TRUTH, predictions, mutation, survival, probing_patients(cohort).types)
     compare = read_json(paths.COMPARE)
-    write_plots(paths.PLOTS, mutation, survival, cards, predictions, planted, compare)
+    shift, biology = (
+        {name: read_json(path) for name, path in paths.written(task, chosen).items()}
+        for task, chosen in (("shift", params.shift.encoders), ("biology", params.biology.encoders))
+    )
+    write_plots(paths.PLOTS, mutation, survival, cards, predictions, planted, compare, shift, biology)
     context = ReportContext(
         summary=summary,
         mutation=mutation,
@@ -59,6 +63,8 @@ def main() -> str:
         params=params.model_dump(mode="json", exclude={"embed", "encoders", "fetch"}),
         version=__version__,
         compare=compare,
+        shift=shift,
+        biology=biology,
     )
     with atomic_path(paths.REPORT) as aside:
         aside.write_text(render_page(context), encoding="utf-8")

@@ -1,0 +1,135 @@
+"""The figures of gene vectors and of what goes with transfer across models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
+
+from bulkprobe.report.biology_tables import DAGGER, SCORES, SIDES, n_sets
+from bulkprobe.report.figures import BLACK, BLUE, GREY, ON_LINE, ORANGE, WIDTH, Cards, canvas, short
+from bulkprobe.report.measured import Blocks, part
+from bulkprobe.report.relations import Relations, pairs, relations_of, titles
+
+ACROSS = 4
+MARKS = {"input": ("o", -0.16), "contextual": ("s", 0.16)}  # mark, place beside the encoder's row
+LABEL_GAP = 0.085  # of a panel's height, between two names
+
+
+def drawn(biology: Blocks, compare: Mapping[str, Any] | None, cards: Cards) -> dict[str, tuple[str, str]]:
+    """Draw what there is something to draw of: name -> (SVG, caption)."""
+    found: dict[str, tuple[str, str]] = {}
+    blocks = [part(c, "vectors", side, key) for c in biology.values() for side in SIDES for key in SCORES]
+    if any(block.get("mean") is not None or block.get("r2") is not None for block in blocks):
+        found["biology"] = (
+            dots(biology, cards),
+            f"Gene vectors at a model's input (circles) and inside it (squares) on n = {n_sets(biology)} gene sets; "
+            "bars: ± sd over sets (co-expression: over folds of genes). The upright tick is what random sets of the "
+            f"same size reach. Hollow: untrained. Orange: baseline. Grey with {DAGGER}: circular by construction.",
+        )
+    relations = relations_of(compare)
+    if any(test["spearman"] is not None for test in relations.get("tests", [])):
+        found["relations"] = (
+            scatter(relations, cards),
+            "One dot a foundation model (hollow: untrained); ρ is Spearman's, p by permutation and before correction. "
+            "Each panel says on how many models it rests; those with fewer than four are left out.",
+        )
+    return found
+
+
+def dots(biology: Blocks, cards: Cards) -> str:
+    """Draw set recovery, the same without paralogs, and co-expression R², one row an encoder."""
+    names = list(biology)
+    with canvas(WIDTH, 1.0 + 0.3 * len(names)) as (figure, svg):
+        panels = figure.subplots(1, len(SCORES), sharey=True)
+        for axes, (key, (number, title)) in zip(panels, SCORES.items(), strict=True):
+            genes = key == "coexpression"
+            axes.axvline(0.0 if genes else 0.5, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
+            for row, name in enumerate(names):
+                sides = {side: part(biology[name], "vectors", side, key) for side in SIDES}
+                defined = {side: entry for side, entry in sides.items() if entry.get(number) is not None}
+                for side, entry in defined.items():
+                    _dot(axes, row, side, entry, number, cards.get(name, {}))
+                if not defined:
+                    middle = 0.0 if genes else 0.5
+                    axes.text(middle, row, "–", ha="center", va="center", color=GREY, bbox=ON_LINE)
+            axes.set_title(title[:1].upper() + title[1:])
+            axes.set_xlabel("R² on held-out genes" if genes else f"AUROC (n = {n_sets(biology)} sets)")
+            axes.grid(axis="x", color="#eeeeee")
+            axes.tick_params(length=2)
+        panels[0].set_ylim(len(names) - 0.4, -0.6)
+        panels[0].set_yticks(range(len(names)), [short(name) for name in names])
+    return svg[0]
+
+
+def _dot(axes: Axes, row: int, side: str, entry: Mapping[str, Any], number: str, card: Mapping[str, Any]) -> None:
+    mark, offset = MARKS[side]
+    middle, sd = float(entry[number]), float(entry.get("sd") or 0.0)
+    colour = ORANGE if card.get("kind") == "baseline" else BLUE
+    if entry.get("circular"):
+        colour = GREY
+        axes.annotate(DAGGER, (middle, row + offset), (5, 2), textcoords="offset points", fontsize=7, color=GREY)
+    axes.plot([middle - sd, middle + sd], [row + offset] * 2, color=colour, linewidth=1.1, solid_capstyle="butt")
+    face = "white" if card.get("untrained") else colour
+    axes.plot(middle, row + offset, mark, markersize=4.4, markerfacecolor=face, markeredgecolor=colour)
+    if entry.get("null_mean") is not None:
+        axes.plot(entry["null_mean"], row + offset, "|", color=BLACK, markersize=7)
+
+
+def scatter(relations: Relations, cards: Cards) -> str:
+    """Draw every defined relation: what may explain (across) against transfer (up), one named dot a model."""
+    tests = [test for test in relations["tests"] if test["spearman"] is not None]
+    untrained = set(relations["untrained"])
+    down = -(-len(tests) // ACROSS)
+    with canvas(WIDTH, 0.3 + 2.1 * down) as (figure, svg):
+        for place, test in enumerate(tests, start=1):
+            axes, (what, transfer) = figure.add_subplot(down, ACROSS, place), titles(test)
+            dots_ = pairs(relations, test)
+            for name, x, y in dots_:
+                face = "white" if name in untrained else BLUE
+                axes.plot(x, y, "o", markersize=4.6, markerfacecolor=face, markeredgecolor=BLUE)
+            if test["predictor"] in ("parameters", "training_samples"):
+                _logarithmic(axes, [x for _, x, _ in dots_])
+            axes.margins(x=0.12, y=0.15)
+            _name(axes, dots_)
+            rho = f"{test['spearman']:.2f}".replace("-", "−")
+            axes.set_title(f"n = {test['n']}, ρ = {rho}, p = {test['p']:.2g}", fontweight="normal")
+            axes.set_xlabel(what)
+            axes.set_ylabel(transfer)
+            axes.tick_params(length=2, labelsize=6.5)
+            axes.locator_params(axis="y", nbins=4)
+    return svg[0]
+
+
+def _logarithmic(axes: Axes, numbers: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(sorted({*np.geomspace(min(numbers), max(numbers), 3)}))
+    axes.xaxis.set_major_formatter(EngFormatter(places=0, sep=""))
+    axes.minorticks_off()
+
+
+def _name(axes: Axes, dots_: Sequence[tuple[str, float, float]]) -> None:
+    """Name every dot beside it, names pushed apart so that none covers another."""
+    axes.autoscale_view()  # places are shares of the panel, which must have its limits by now
+    transform, inverse = axes.transData, axes.transAxes.inverted()
+    placed = [(name, *inverse.transform(transform.transform((x, y)))) for name, x, y in dots_]
+    height = -1.0
+    for above, (name, x, y) in zip(range(len(placed))[::-1], sorted(placed, key=lambda one: one[2]), strict=True):
+        side = "left" if x < 0.55 else "right"
+        height = max(min(y, 1.0 - LABEL_GAP * above), height + LABEL_GAP)
+        shift = 0.04 if side == "left" else -0.04
+        line = {"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+        axes.annotate(
+            short(name),
+            (x, y),
+            (x + shift, height),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            ha=side,
+            va="center",
+            fontsize=6.5,
+            arrowprops=line if abs(height - y) > 0.02 else None,
+        )
