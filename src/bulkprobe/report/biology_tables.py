@@ -31,7 +31,7 @@ SCORES = {
 DAGGER = "†"
 SIGNIFICANCE = 0.05
 MOST_SETS = 100  # rows of the table of sets: a page must stay readable
-PLOT_COLUMNS = ["encoder", "vectors", "measure", "mean", "low", "high", "null", "circular", "reason"]
+PLOT_COLUMNS = ["encoder", "vectors", "measure", "mean", "low", "high", "null", "n", "circular", "reason"]
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def sets(biology: Blocks) -> Table:
 def biology_plot(biology: Blocks) -> pd.DataFrame:
     """Give the scores behind `metrics/plots/biology.csv`; low, high: mean ± sd (over sets; co-expression: folds).
 
-    null: of random sets of the same size. circular: why a built-in prior makes the score circular. Columns:
-    PLOT_COLUMNS.
+    null: of random sets of the same size. n: sets, or genes of the co-expression. circular: why a built-in prior makes
+    the score circular. Columns: PLOT_COLUMNS.
     """
     rows = []
     for name, content in biology.items():
@@ -159,6 +159,11 @@ def biology_plot(biology: Blocks) -> pd.DataFrame:
                 mean, sd = entry.get(number), entry.get("sd") or 0.0
                 ends = {"low": None, "high": None} if mean is None else {"low": mean - sd, "high": mean + sd}
                 null = entry.get("null_mean", 0.0 if key == "coexpression" and mean is not None else None)
-                more = {"null": null, "circular": entry.get("circular"), "reason": entry.get("reason")}
+                more = {
+                    "null": null,
+                    "n": entry.get("n_genes" if key == "coexpression" else "n_sets"),
+                    "circular": entry.get("circular"),
+                    "reason": entry.get("reason"),
+                }
                 rows.append({"encoder": name, "vectors": side, "measure": title, "mean": mean, **ends, **more})
-    return pd.DataFrame(rows, columns=PLOT_COLUMNS)
+    return pd.DataFrame(rows, columns=PLOT_COLUMNS).astype({"n": "Int64"})

@@ -33,9 +33,9 @@ def relations_of(compare: Mapping[str, Any] | None) -> Relations:
 
 
 def section(compare: Mapping[str, Any] | None, cards: Cards) -> RelationsSection | None:
-    """Make the section; None where nothing was related."""
+    """Make the section; None without any foundation model."""
     found = relations_of(compare)
-    if not found:
+    if not found or not found["rows"]:
         return None
     return RelationsSection(
         headline=found["sentence"],

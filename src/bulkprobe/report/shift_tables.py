@@ -38,7 +38,7 @@ SCORES = {
 KEPT = 0.9  # share of the signal above guessing that counts as kept
 LITTLE = 0.05  # AUROC above guessing below which there is nothing to lose
 LADDER_COLUMNS = ["encoder", "depth", "measure", "value", "low", "high", "n", "reason"]
-PLOT_COLUMNS = ["encoder", "measure", "value", "low", "high", "reason"]
+PLOT_COLUMNS = ["encoder", "measure", "value", "low", "high", "n", "reason"]
 
 
 @dataclass(frozen=True)
@@ -298,36 +298,27 @@ def ladder_plot(shift: Blocks) -> pd.DataFrame:
             for key, title in SCORES.items():
                 entry = rung["scores"].get(key) or {}
                 rows.append({**place, "measure": title, "value": entry.get("value"), "reason": entry.get("reason")})
-    return pd.DataFrame(rows, columns=LADDER_COLUMNS)
+    return pd.DataFrame(rows, columns=LADDER_COLUMNS).astype({"n": "Int64"})
 
 
 def shift_plot(shift: Blocks) -> pd.DataFrame:
-    """Give the measures behind `metrics/plots/shift.csv`. Columns: PLOT_COLUMNS."""
-    rows = []
+    """Give the measures behind `metrics/plots/shift.csv`; n: tumours. Columns: PLOT_COLUMNS."""
+    rows: list[dict[str, Any]] = []
     for name, content in shift.items():
-        bulk, inputs = part(content, "input", "bulk"), part(content, "input")
-        for key, title in (
-            ("lost_to_vocabulary", "lost to vocabulary"),
-            ("lost_to_length", "lost to length"),
-            ("zero_fraction", "zeros"),
-        ):
-            rows.append(_plotted(name, title, part(bulk, key), "mean"))
-        whole_input = {"value": inputs.get("total_variation"), "reason": inputs.get("reason")}
-        rows.append(_plotted(name, "total variation of the input", whole_input, "value"))
-        for key, title in (("domain_auroc", "domain AUROC"), ("mmd", "MMD")):
-            rows.append(_plotted(name, title, part(content, "space", key), "value"))
-        rows.append(_plotted(name, "distance to the nearest cell", part(content, "space", "nearest"), "median"))
-        rows.append(_plotted(name, "effective rank", part(content, "space", "bulk"), "effective_rank"))
-    return pd.DataFrame(rows, columns=PLOT_COLUMNS)
-
-
-def _plotted(name: str, measure: str, entry: Mapping[str, Any], key: str) -> dict[str, Any]:
-    ends = {end: entry.get(end) for end in ("low", "high")}
-    number = entry.get(key)
-    return {
-        "encoder": name,
-        "measure": measure,
-        "value": number,
-        **ends,
-        "reason": None if number is not None else entry.get("reason"),
-    }
+        bulk, inputs, space = part(content, "input", "bulk"), part(content, "input"), part(content, "space")
+        variation = {"value": inputs.get("total_variation"), "reason": inputs.get("reason")}
+        measures = [
+            ("lost to vocabulary", part(bulk, "lost_to_vocabulary"), "mean", bulk.get("n")),
+            ("lost to length", part(bulk, "lost_to_length"), "mean", bulk.get("n")),
+            ("zeros", part(bulk, "zero_fraction"), "mean", bulk.get("n")),
+            ("total variation of the input", variation, "value", bulk.get("n")),
+            ("domain AUROC", part(space, "domain_auroc"), "value", space.get("n_bulk")),
+            ("MMD", part(space, "mmd"), "value", space.get("n_bulk")),
+            ("distance to the nearest cell", part(space, "nearest"), "median", space.get("n_bulk")),
+            ("effective rank", part(space, "bulk"), "effective_rank", space.get("n_bulk")),
+        ]
+        for measure, entry, key, n in measures:
+            number, ends = entry.get(key), {end: entry.get(end) for end in ("low", "high")}
+            why = None if number is not None else entry.get("reason")
+            rows.append({"encoder": name, "measure": measure, "value": number, **ends, "n": n, "reason": why})
+    return pd.DataFrame(rows, columns=PLOT_COLUMNS).astype({"n": "Int64"})
