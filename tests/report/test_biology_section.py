@@ -28,19 +28,19 @@ def fixture_biology() -> dict[str, dict[str, Any]]:
 def test_circular_scores_carry_a_dagger_and_their_reason(biology: dict[str, Any]) -> None:
     table = biology_tables.overview(biology, CARDS)
     of_bulkformer = table.rows[1]
-    recovery, coexpression, spearman = of_bulkformer[2], of_bulkformer[4], of_bulkformer[5]
+    recovery, coexpression, spearman = of_bulkformer[3], of_bulkformer[5], of_bulkformer[6]
     assert "†" not in recovery.text
     for cell in (coexpression, spearman):
         assert cell.text.endswith("†")
         assert cell.note is not None
         assert "its graph is TCGA co-expression" in table.notes[cell.note - 1]
-    assert "†" not in table.rows[0][4].text
+    assert "†" not in table.rows[0][5].text
 
 
 def test_scores_stand_with_random_sets_and_p(biology: dict[str, Any]) -> None:
     table = biology_tables.overview(biology, CARDS)
     entry = biology["geneformer"]["vectors"]["input"]["recovery"]
-    assert (table.rows[0][2].text, table.rows[0][2].spread) == (f"{entry['mean']:.3f}", "(0.501) p 0.005")
+    assert (table.rows[0][3].text, table.rows[0][3].spread) == (f"{entry['mean']:.3f}", "(0.501) p 0.005")
     inside = biology["geneformer"]["vectors"]["contextual"]["recovery"]
     assert table.rows[0][7].text == f"{inside['mean']:.3f}"
     assert table.rows[2][7].tip == "switched off in params.yaml (contextual: false)"

@@ -166,4 +166,4 @@ def test_without_any_model_every_relation_is_undefined() -> None:
     found = related(models=[])
     assert len(found["tests"]) == 2 * len(PREDICTORS)
     assert all(test["reason"].startswith("0 pairs") for test in found["tests"])
-    assert found["sentence"].startswith("Over 0 encoders: too few")
+    assert found["sentence"].startswith("Over no encoder: too few")

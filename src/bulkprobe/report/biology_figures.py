@@ -16,7 +16,7 @@ from bulkprobe.report.relations import Relations, pairs, relations_of, titles
 
 ACROSS = 4
 MARKS = {"input": ("o", -0.16), "contextual": ("s", 0.16)}  # mark, place beside the encoder's row
-LABEL_GAP = 0.085  # of a panel's height, between two names
+LETTER, LINE = 0.024, 0.075  # of a panel: width of a letter, height of a name
 
 
 def drawn(biology: Blocks, compare: Mapping[str, Any] | None, cards: Cards) -> dict[str, tuple[str, str]]:
@@ -112,24 +112,39 @@ def _logarithmic(axes: Axes, numbers: Sequence[float]) -> None:
 
 
 def _name(axes: Axes, dots_: Sequence[tuple[str, float, float]]) -> None:
-    """Name every dot beside it, names pushed apart so that none covers another."""
+    """Name every dot at the nearest place beside it that covers neither a dot nor another name."""
     axes.autoscale_view()  # places are shares of the panel, which must have its limits by now
     transform, inverse = axes.transData, axes.transAxes.inverted()
-    placed = [(name, *inverse.transform(transform.transform((x, y)))) for name, x, y in dots_]
-    height = -1.0
-    for above, (name, x, y) in zip(range(len(placed))[::-1], sorted(placed, key=lambda one: one[2]), strict=True):
-        side = "left" if x < 0.55 else "right"
-        height = max(min(y, 1.0 - LABEL_GAP * above), height + LABEL_GAP)
-        shift = 0.04 if side == "left" else -0.04
-        line = {"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+    placed = {short(name): inverse.transform(transform.transform((x, y))) for name, x, y in dots_}
+    boxes = [(x - 0.02, y - 0.03, x + 0.02, y + 0.03) for x, y in placed.values()]
+    for name, (x, y) in placed.items():
+        wide, high = LETTER * len(name), LINE
+        spots = [
+            (
+                x + radius * across - (wide if across < 0 else wide / 2 if across == 0 else 0.0),
+                y + radius * up - high / 2,
+            )
+            for radius in (0.04, 0.09, 0.14, 0.2, 0.27, 0.35)
+            for across, up in ((1, 0), (-1, 0), (0, 1.3), (0, -1.3), (1, 1), (1, -1), (-1, 1), (-1, -1))
+        ]
+        inside = [(left, low) for left, low in spots if left >= 0 and low >= 0 and left + wide <= 1 and low + high <= 1]
+        free = (s for s in inside if not any(_meet((*s, s[0] + wide, s[1] + high), box) for box in boxes))
+        left, low = next(free, spots[0])
+        boxes.append((left, low, left + wide, low + high))
+        line = {"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+        far = abs(low + high / 2 - y) > LINE or min(abs(left - x), abs(left + wide - x)) > LINE
         axes.annotate(
-            short(name),
+            name,
             (x, y),
-            (x + shift, height),
+            (left + wide / 2, low + high / 2),
             xycoords="axes fraction",
             textcoords="axes fraction",
-            ha=side,
+            ha="center",
             va="center",
             fontsize=6.5,
-            arrowprops=line if abs(height - y) > 0.02 else None,
+            arrowprops=line if far else None,
         )
+
+
+def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -82,15 +82,16 @@ def overview(biology: Blocks, cards: Cards) -> Table:
     for name, content in biology.items():
         card = cards.get(name, {})
         row = [encoder(name, card), background(card)]
+        row.append(count(part(content, "vectors", "input").get("n_genes")))
         for side in shown or ["input"]:
             row += _scores(part(content, "vectors", side), notes)
         rows.append(row)
-    heads = ["Set recovery", "Without paralogs", "Co-expression R²", "Spearman", "Genes"]
-    groups = [("", 2), *((SIDES[side], len(heads)) for side in shown or ["input"])]
+    heads = ["Set recovery", "Without paralogs", "Co-expression R²", "Spearman"]
+    groups = [("", 3), *((SIDES[side], len(heads)) for side in shown or ["input"])]
     caption = (
         f"Gene vectors on {n_sets(biology)} gene sets: AUROC within against between sets; below, random sets and p"
     )
-    columns = ["Encoder", BACKGROUND, *heads * len(shown or ["input"])]
+    columns = ["Encoder", BACKGROUND, "Genes", *heads * len(shown or ["input"])]
     return Table("biology", caption, columns, rows, groups, notes.texts, wide=True)
 
 
@@ -107,7 +108,7 @@ def _scores(block: Mapping[str, Any], notes: Notes) -> list[Cell]:
     row.append(_circular(value(entry.get("r2"), decimals, entry.get("reason"), notes, spread), entry, notes))
     p = p_text(entry.get("spearman_p"))
     row.append(_circular(value(entry.get("spearman"), decimals, entry.get("reason"), notes, p), entry, notes))
-    return [*row, count(block.get("n_genes"))]
+    return row
 
 
 def _circular(cell: Cell, entry: Mapping[str, Any], notes: Notes) -> Cell:

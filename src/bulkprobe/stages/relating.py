@@ -242,7 +242,7 @@ def _headline(tested: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, A
 
 def _over(rows: Sequence[Mapping[str, Any]]) -> str:
     untrained = sum(row["untrained"] for row in rows)
-    over = f"Over {len(rows)} encoder{'' if len(rows) == 1 else 's'}"
+    over = f"Over {len(rows) or 'no'} encoder{'s' if len(rows) > 1 else ''}"
     if not untrained:
         return over
     if untrained == len(rows):
