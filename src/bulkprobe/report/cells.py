@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -13,6 +14,7 @@ from bulkprobe.report import tables
 from bulkprobe.report.tables import PAN_CANCER, TASKS
 
 MISSING = "–"
+LONG = 20  # rows
 Cards = Mapping[str, Mapping[str, Any]]
 
 
@@ -31,7 +33,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A sortable table: `groups` are headings over several columns as (text, columns under it)."""
+    """A sortable table: `groups` are headings over several columns as (text, columns under it).
+
+    `frame`: the numbers behind it, written to a file as they are; without it, the file holds the cells.
+    """
 
     name: str
     caption: str
@@ -40,6 +45,22 @@ class Table:
     groups: Sequence[tuple[str, int]] = ()
     notes: Sequence[str] = ()
     wide: bool = False
+    frame: pd.DataFrame | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of its file, without an ending: a table's name may come from data."""
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", self.name)
+
+    @property
+    def long(self) -> bool:
+        """Whether a reader will look for a row rather than read all."""
+        return len(self.rows) > LONG
+
+    @property
+    def encoder_column(self) -> int | None:
+        """Where the encoder of a row stands; the page filters by it."""
+        return list(self.columns).index("Encoder") if "Encoder" in self.columns else None
 
     @property
     def edges(self) -> set[int]:
