@@ -176,7 +176,7 @@ def composition(table: pd.DataFrame, genes: Sequence[str]) -> Svg:
         left.barh(place, patients, color="#c9dcea", height=0.75, label="patients")
         left.barh(place, patients * np.nan_to_num(share), color=BLUE, height=0.75, label="of them with the event (OS)")
         for row, count in enumerate(patients):
-            left.text(count, row, f" {count:.0f}", va="center", fontsize=7)
+            left.annotate(f"{count:.0f}", (count, row), (3, 0), textcoords="offset points", va="center", fontsize=7)
         left.set(xlabel="patients", title="Patients in the probing set")
         left.set_yticks(place, [short(str(name)) for name in table["cancer_type"]])
         left.set_ylim(rows - 0.4, -0.6)

@@ -40,6 +40,7 @@ THEMED = {
     "#e2e2e2": "rule",
     "#eeeeee": "grid",
     "#0072b2": "blue",
+    "#56b4e9": "sky",
     "#d55e00": "red",
     "#7a5195": "purple",
     "#8c6d31": "brown",
