@@ -28,7 +28,7 @@ Cards = Mapping[str, Mapping[str, Any]]
 BLUE, ORANGE, GREY, BLACK = "#0072B2", "#E69F00", "#767676", "#222222"
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#8C6D31")
 TERTILE_COLOURS = {"low": "#0072B2", "middle": "#8C8C8C", "high": "#D55E00"}
-ON_LIGHT, ON_DARK = "#1d1d1d", "#fefefe"  # numbers on coloured dots: they do not follow the theme of the page
+ON_LIGHT, ON_DARK = "#010101", "#fefefe"  # numbers on coloured dots: they do not follow the theme of the page
 STRENGTH_MARKS = {"strong": ("o", "#0072B2"), "weak": ("D", "#E69F00"), "none": ("s", "#767676")}
 AROUND_HALF = LinearSegmentedColormap.from_list(
     "around_half", ["#7F3000", "#D55E00", "#F3B48B", "#FCFCFC", "#9ACBE8", "#2C8CC4", "#003F6B"], N=51
@@ -118,13 +118,21 @@ def heat_dots(
 def _dot(axes: Axes, across: int, down: int, value: float, shades: ScalarMappable, encoder: str, says: str) -> None:
     known = np.isfinite(value)
     text = f"{value:.2f}".replace("0.", ".", 1) if known else "–"
-    colour = GREY if not known else ON_DARK if abs(value - 0.5) > 0.3 else ON_LIGHT
+    shade = shades.to_rgba(np.array([value]))[0]
     if known:
         (dot,) = axes.plot(across, down, "o", markersize=18.4, markeredgecolor="#bbbbbb", markeredgewidth=0.5)
-        dot.set_markerfacecolor(shades.to_rgba(np.array([value]))[0])
+        dot.set_markerfacecolor(shade)
         mark(dot, encoder, says)
+    colour = legible(shade) if known else GREY
     number = axes.text(across, down, text, ha="center", va="center", color=colour, fontsize=7.5)
     mark(number, encoder, "" if known else says)
+
+
+def legible(shade: Sequence[float]) -> str:
+    """Choose the colour of text on a shade (red, green, blue from 0 to 1): its contrast is at least 4.5 (WCAG)."""
+    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in shade[:3]]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return ON_LIGHT if luminance > 0.179 else ON_DARK
 
 
 def _tip(tips: pd.DataFrame | None, down: int, across: int, encoder: str, column: str, value: float) -> str:
@@ -169,7 +177,7 @@ def composition(table: pd.DataFrame, genes: Sequence[str]) -> Svg:
     `table` has one row a type: cancer_type, patients, events (share 0-1 or NaN), and one column a gene (share).
     """
     rows = len(table)
-    with canvas(WIDTH, 1.0 + 0.2 * rows) as (figure, svg):
+    with canvas(WIDTH, 1.1 + 0.2 * rows) as (figure, svg):
         left, right = figure.subplots(1, 2, width_ratios=[1.1, 1], sharey=True)
         place = np.arange(rows)
         patients, share = table["patients"].to_numpy(float), table["events"].to_numpy(float)
@@ -180,7 +188,7 @@ def composition(table: pd.DataFrame, genes: Sequence[str]) -> Svg:
         left.set(xlabel="patients", title="Patients in the probing set")
         left.set_yticks(place, [short(str(name)) for name in table["cancer_type"]])
         left.set_ylim(rows - 0.4, -0.6)
-        left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.5 / (0.2 * rows)), ncols=2, fontsize=7)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False, fontsize=7)
         shares = table[list(genes)].to_numpy(float)
         y, x = (index.ravel() for index in np.indices(shares.shape))
         flat = shares.ravel()
