@@ -82,15 +82,14 @@ def test_plot_table_of_biology(biology: dict[str, Any]) -> None:
 
 def test_relations_name_the_models_they_rest_on(report: ReportContext) -> None:
     section = relations.section(report.compare, report.cards)
-    assert section is not None
-    assert section.headline.startswith("Over 5 encoders, all of them untrained stand-ins: of ")
-    rows = {(row[0].text, row[1].text): row for row in section.tests.rows}
+    assert section["headline"].startswith("Over 5 encoders, all of them untrained stand-ins: of ")
+    rows = {(row[0].text, row[1].text): row for row in section["tests"].rows}
     circular = rows["Co-expression R²", "within-type AUROC"]
     assert (circular[2].text, circular[-1].text) == ("4", "bulkformer")
     assert rows["Set recovery", "C-index"][2].text == "5"
     assert rows["Number of training samples", "C-index"][3].tip == "0 pairs; at least 4 are needed"
-    assert any("leaves out bulkformer: circular by construction" in note for note in section.tests.notes)
-    assert any("Left out as circular: bulkformer." in sentence for sentence in section.sentences)
+    assert any("leaves out bulkformer: circular by construction" in note for note in section["tests"].notes)
+    assert any("Left out as circular: bulkformer." in sentence for sentence in section["sentences"])
 
 
 def test_dots_are_those_of_the_tests(report: ReportContext) -> None:

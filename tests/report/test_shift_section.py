@@ -129,10 +129,9 @@ def test_every_encoder_absent(report: ReportContext) -> None:
     }
     assert shift_figures.drawn(gone, {}) == {}
     section = shift_tables.section({"scbert": gone["scbert"]}, {})
-    assert section is not None
-    assert section.ladder.rows == []
-    assert section.no_ladder == "scbert: no weights"
-    assert {cell.tip for cell in section.overview.rows[0][2:]} == {"no weights"}
+    assert section["ladder"].rows == []
+    assert section["no_ladder"] == "scbert: no weights"
+    assert {cell.tip for cell in section["overview"].rows[0][2:]} == {"no weights"}
     bare = dataclasses.replace(
         with_encoders(report, {"pca": "pca"}), shift={"scbert": gone["scbert"]}, biology={}, compare=None
     )

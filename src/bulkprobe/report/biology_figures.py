@@ -6,22 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
 from bulkprobe.report.biology_tables import DAGGER, SCORES, SIDES, n_sets
-from bulkprobe.report.figures import BLACK, BLUE, GREY, ON_LINE, ORANGE, WIDTH, Cards, canvas, short
+from bulkprobe.report.figures import BLACK, BLUE, GREY, ON_LINE, ORANGE, WIDTH, Cards, canvas, name_rows, short, spread
 from bulkprobe.report.measured import Blocks, part
 from bulkprobe.report.relations import Relations, pairs, relations_of, titles
+from bulkprobe.report.svg import Svg, mark
 
 ACROSS = 4
 MARKS = {"input": ("o", -0.16), "contextual": ("s", 0.16)}  # mark, place beside the encoder's row
 LETTER, LINE = 0.024, 0.075  # of a panel: width of a letter, height of a name
 
 
-def drawn(biology: Blocks, compare: Mapping[str, Any] | None, cards: Cards) -> dict[str, tuple[str, str]]:
+def drawn(biology: Blocks, compare: Mapping[str, Any] | None, cards: Cards) -> dict[str, tuple[Svg, str]]:
     """Draw what there is something to draw of: name -> (SVG, caption)."""
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, tuple[Svg, str]] = {}
     blocks = [part(c, "vectors", side, key) for c in biology.values() for side in SIDES for key in SCORES]
     if any(block.get("mean") is not None or block.get("r2") is not None for block in blocks):
         found["biology"] = (
@@ -40,7 +42,7 @@ def drawn(biology: Blocks, compare: Mapping[str, Any] | None, cards: Cards) -> d
     return found
 
 
-def dots(biology: Blocks, cards: Cards) -> str:
+def dots(biology: Blocks, cards: Cards) -> Svg:
     """Draw set recovery, the same without paralogs, and co-expression R², one row an encoder."""
     names = list(biology)
     with canvas(WIDTH, 1.0 + 0.3 * len(names)) as (figure, svg):
@@ -52,34 +54,41 @@ def dots(biology: Blocks, cards: Cards) -> str:
                 sides = {side: part(biology[name], "vectors", side, key) for side in SIDES}
                 defined = {side: entry for side, entry in sides.items() if entry.get(number) is not None}
                 for side, entry in defined.items():
-                    _dot(axes, row, side, entry, number, cards.get(name, {}))
+                    says = f"{name}, {SIDES[side].lower()}, {title}: {spread(entry[number], entry.get('sd'))} (sd)"
+                    for artist in _dot(axes, row, side, entry, number, cards.get(name, {})):
+                        mark(artist, name, says)
                 if not defined:
                     middle = 0.0 if genes else 0.5
-                    axes.text(middle, row, "–", ha="center", va="center", color=GREY, bbox=ON_LINE)
+                    dash = axes.text(middle, row, "–", ha="center", va="center", color=GREY, bbox=ON_LINE)
+                    mark(dash, name, f"{name}, {title}: undefined ({sides['input'].get('reason')})")
             axes.set_title(title[:1].upper() + title[1:])
             axes.set_xlabel("R² on held-out genes" if genes else f"AUROC (n = {n_sets(biology)} sets)")
             axes.grid(axis="x", color="#eeeeee")
             axes.tick_params(length=2)
         panels[0].set_ylim(len(names) - 0.4, -0.6)
-        panels[0].set_yticks(range(len(names)), [short(name) for name in names])
+        name_rows(panels[0], names)
     return svg[0]
 
 
-def _dot(axes: Axes, row: int, side: str, entry: Mapping[str, Any], number: str, card: Mapping[str, Any]) -> None:
-    mark, offset = MARKS[side]
+def _dot(
+    axes: Axes, row: int, side: str, entry: Mapping[str, Any], number: str, card: Mapping[str, Any]
+) -> list[Artist]:
+    shape, offset = MARKS[side]
     middle, sd = float(entry[number]), float(entry.get("sd") or 0.0)
     colour = ORANGE if card.get("kind") == "baseline" else BLUE
+    drawn: list[Artist] = []
     if entry.get("circular"):
-        colour = GREY
-        axes.annotate(DAGGER, (middle, row + offset), (5, 2), textcoords="offset points", fontsize=7, color=GREY)
-    axes.plot([middle - sd, middle + sd], [row + offset] * 2, color=colour, linewidth=1.1, solid_capstyle="butt")
+        colour, place = GREY, (middle, row + offset)
+        drawn.append(axes.annotate(DAGGER, place, (5, 2), textcoords="offset points", fontsize=7, color=GREY))
+    drawn += axes.plot([middle - sd, middle + sd], [row + offset] * 2, color=colour, linewidth=1.1)
     face = "white" if card.get("untrained") else colour
-    axes.plot(middle, row + offset, mark, markersize=4.4, markerfacecolor=face, markeredgecolor=colour)
+    drawn += axes.plot(middle, row + offset, shape, markersize=4.4, markerfacecolor=face, markeredgecolor=colour)
     if entry.get("null_mean") is not None:
-        axes.plot(entry["null_mean"], row + offset, "|", color=BLACK, markersize=7)
+        drawn += axes.plot(entry["null_mean"], row + offset, "|", color=BLACK, markersize=7)
+    return drawn
 
 
-def scatter(relations: Relations, cards: Cards) -> str:
+def scatter(relations: Relations, cards: Cards) -> Svg:
     """Draw every defined relation: what may explain (across) against transfer (up), one named dot a model."""
     tests = [test for test in relations["tests"] if test["spearman"] is not None]
     untrained = set(relations["untrained"])
@@ -90,7 +99,8 @@ def scatter(relations: Relations, cards: Cards) -> str:
             dots_ = pairs(relations, test)
             for name, x, y in dots_:
                 face = "white" if name in untrained else BLUE
-                axes.plot(x, y, "o", markersize=4.6, markerfacecolor=face, markeredgecolor=BLUE)
+                (dot,) = axes.plot(x, y, "o", markersize=4.6, markerfacecolor=face, markeredgecolor=BLUE)
+                mark(dot, name, f"{name}: {what} {x:.4g}, {transfer} {y:.3f}")
             if test["predictor"] in ("parameters", "training_samples"):
                 _logarithmic(axes, [x for _, x, _ in dots_])
             axes.margins(x=0.12, y=0.15)
@@ -115,10 +125,10 @@ def _name(axes: Axes, dots_: Sequence[tuple[str, float, float]]) -> None:
     """Name every dot at the nearest place beside it that covers neither a dot nor another name."""
     axes.autoscale_view()  # places are shares of the panel, which must have its limits by now
     transform, inverse = axes.transData, axes.transAxes.inverted()
-    placed = {short(name): inverse.transform(transform.transform((x, y))) for name, x, y in dots_}
+    placed = {name: inverse.transform(transform.transform((x, y))) for name, x, y in dots_}
     boxes = [(x - 0.02, y - 0.03, x + 0.02, y + 0.03) for x, y in placed.values()]
     for name, (x, y) in placed.items():
-        wide, high = LETTER * len(name), LINE
+        wide, high = LETTER * len(short(name)), LINE
         spots = [
             (
                 x + radius * across - (wide if across < 0 else wide / 2 if across == 0 else 0.0),
@@ -133,8 +143,8 @@ def _name(axes: Axes, dots_: Sequence[tuple[str, float, float]]) -> None:
         boxes.append((left, low, left + wide, low + high))
         line = {"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
         far = abs(low + high / 2 - y) > LINE or min(abs(left - x), abs(left + wide - x)) > LINE
-        axes.annotate(
-            name,
+        label = axes.annotate(
+            short(name),
             (x, y),
             (left + wide / 2, low + high / 2),
             xycoords="axes fraction",
@@ -144,6 +154,7 @@ def _name(axes: Axes, dots_: Sequence[tuple[str, float, float]]) -> None:
             fontsize=6.5,
             arrowprops=line if far else None,
         )
+        mark(label, name)
 
 
 def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

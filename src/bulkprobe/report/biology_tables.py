@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,20 +34,11 @@ MOST_SETS = 100  # rows of the table of sets: a page must stay readable
 PLOT_COLUMNS = ["encoder", "vectors", "measure", "mean", "low", "high", "null", "n", "circular", "reason"]
 
 
-@dataclass(frozen=True)
-class BiologySection:
-    """What the section says and shows."""
-
-    said: list[str]
-    overview: Table
-    sets: Table
-
-
-def section(biology: Blocks, cards: Cards) -> BiologySection | None:
-    """Make the section; None without any file."""
+def section(biology: Blocks, cards: Cards) -> dict[str, Any]:
+    """Make what the template says and shows; empty without any file."""
     if not biology:
-        return None
-    return BiologySection(recovered_said(biology), overview(biology, cards), sets(biology))
+        return {}
+    return {"said": recovered_said(biology), "overview": overview(biology, cards), "sets": sets(biology)}
 
 
 def n_sets(biology: Blocks) -> str:

@@ -42,6 +42,11 @@ def decimals(number: float) -> str:
     return f"{number:.3f}".replace("-", "−")
 
 
+def tiny(number: float) -> str:
+    """Write a distance to three decimals, or with its power of ten where those show nothing."""
+    return decimals(number) if number == 0 or abs(number) >= 0.001 else f"{number:.0e}".replace("-", "−")
+
+
 def percent(number: float) -> str:
     """Write a share as per cent."""
     return f"{100 * number:.1f} %"

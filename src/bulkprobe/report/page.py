@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -40,6 +42,11 @@ class Warning_:
 
 def render_page(context: ReportContext) -> str:
     """Render the report as one HTML page without any external resource; equal input gives equal bytes."""
+    return render(make_parts(context))
+
+
+def render(parts: Mapping[str, Any]) -> str:
+    """Render the page from its parts (`make_parts`)."""
     environment = Environment(
         loader=PackageLoader("bulkprobe.report", "."),
         autoescape=True,
@@ -47,6 +54,11 @@ def render_page(context: ReportContext) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template("page.html.j2").render(parts)
+
+
+def make_parts(context: ReportContext) -> dict[str, Any]:
+    """Make what the template shows, by the template's names: sentences, every table and every figure."""
     tasks = tables.task_table(context.mutation, context.survival)
     common = tables.task_table(context.mutation, context.survival, common=True)
     width = tables.common_width(context.mutation, context.survival)
@@ -54,8 +66,12 @@ def render_page(context: ReportContext) -> str:
     survival_means = tables.survival_means(context.survival)
     planted, splits = tables.planted_table(context.planted), split_count(context)
     order, compare = list(dict.fromkeys([*context.mutation, *context.survival])), context.compare
-    return environment.get_template("page.html.j2").render(
+    return dict(
         context=context,
+        encoders=[
+            {"name": name, "kind": card["kind"], "title": card.get("title") or name}
+            for name, card in context.cards.items()
+        ],
         fonts=Markup(figures.FONTS),
         warnings=find_warnings(context),
         facts=find_facts(context),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -15,29 +14,17 @@ Relations = Mapping[str, Any]
 PLOT_COLUMNS = ["encoder", "panel", "predictor", "transfer", "x", "y", "n", "spearman", "p", "p_holm"]
 
 
-@dataclass(frozen=True)
-class RelationsSection:
-    """What the section says and shows."""
-
-    headline: str
-    note: str
-    left_out: str
-    tests: Table
-    models: Table
-    sentences: list[str]
-
-
 def relations_of(compare: Mapping[str, Any] | None) -> Relations:
     """Return the block of metrics/compare.json; empty in older files."""
     return (compare or {}).get("relations") or {}
 
 
-def section(compare: Mapping[str, Any] | None, cards: Cards) -> RelationsSection | None:
-    """Make the section; None without any foundation model."""
+def section(compare: Mapping[str, Any] | None, cards: Cards) -> dict[str, Any]:
+    """Make what the template says and shows; empty without any foundation model."""
     found = relations_of(compare)
     if not found or not found["rows"]:
-        return None
-    return RelationsSection(
+        return {}
+    return dict(
         headline=found["sentence"],
         note=found["note"],
         left_out="; ".join(f"{name}: {why}" for name, why in found["left_out"].items()),

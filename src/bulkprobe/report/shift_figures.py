@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 
 from bulkprobe.report.figures import BLACK, BLUE, ORANGE, SERIES, WIDTH, Cards, canvas, short
-from bulkprobe.report.measured import Blocks, having, one_or_range, power
+from bulkprobe.report.measured import Blocks, having, one_or_range, power, tiny
+from bulkprobe.report.shift_tables import SCORES
+from bulkprobe.report.svg import Svg, mark
 
 ACROSS = 4
 
 
-def drawn(shift: Blocks, cards: Cards) -> dict[str, tuple[str, str]]:
+def drawn(shift: Blocks, cards: Cards) -> dict[str, tuple[Svg, str]]:
     """Draw what there is something to draw of: name -> (SVG, caption)."""
-    found: dict[str, tuple[str, str]] = {}
+    found: dict[str, tuple[Svg, str]] = {}
     inputs = {name: block for name, block in having(shift, "input").items() if block.get("histogram")}
     if inputs:
         n = one_or_range([int(block["bulk"]["n"]) for block in inputs.values()])
@@ -31,22 +33,25 @@ def drawn(shift: Blocks, cards: Cards) -> dict[str, tuple[str, str]]:
         found["shift_ladder"] = (
             ladder(ladders, cards),
             f"The same n = {n} test tumours thinned to fewer counts, scored by probes fitted at full depth (dashed: "
-            "full depth). Drift: 1 − cosine to the tumour's own vector at full depth, with the middle 90 % of tumours. "
+            "full depth). Drift: distance (1 − cosine) to the tumour's own vector at full depth, in units of the mean "
+            "distance between tumours: at 1 it might be anybody; band: the middle 90 % of tumours. "
             "Single cells hold about 10³ to 10⁴ counts.",
         )
     return found
 
 
-def histograms(inputs: Mapping[str, Mapping[str, Any]]) -> str:
+def histograms(inputs: Mapping[str, Mapping[str, Any]]) -> Svg:
     """Draw the values that enter each model, one panel a model: bulk filled, the reference as a line."""
     down = -(-len(inputs) // ACROSS)
     with canvas(WIDTH, 0.5 + 1.7 * down) as (figure, svg):
         for place, (name, block) in enumerate(inputs.items(), start=1):
             axes, found, reference = figure.add_subplot(down, ACROSS, place), block["histogram"], block.get("reference")
-            axes.stairs(found["bulk"], found["edges"], fill=True, color=BLUE, alpha=0.45, label="bulk")
+            bulk = axes.stairs(found["bulk"], found["edges"], fill=True, color=BLUE, alpha=0.45, label="bulk")
+            mark(bulk, name)
             n = f"{block['bulk']['n']}"
             if found.get("reference") is not None:
-                axes.stairs(found["reference"], found["edges"], color=ORANGE, linewidth=1.6, label="reference")
+                line = axes.stairs(found["reference"], found["edges"], color=ORANGE, linewidth=1.6, label="reference")
+                mark(line, name)
                 n += f" / {reference['n']}" if reference else ""
             far = block.get("total_variation")
             axes.set_title(f"{short(name)} (n = {n})")
@@ -59,8 +64,8 @@ def histograms(inputs: Mapping[str, Mapping[str, Any]]) -> str:
     return svg[0]
 
 
-def ladder(ladders: Mapping[str, Mapping[str, Any]], cards: Cards) -> str:
-    """Draw drift, neighbours kept, within-type AUROC and C-index against depth, one line an encoder."""
+def ladder(ladders: Mapping[str, Mapping[str, Any]], cards: Cards) -> Svg:
+    """Draw relative drift, neighbours kept, within-type AUROC and C-index against depth, one line an encoder."""
     looks: dict[str, dict[str, Any]] = {}
     colours = itertools.cycle(SERIES)
     for name in ladders:
@@ -69,17 +74,20 @@ def ladder(ladders: Mapping[str, Mapping[str, Any]], cards: Cards) -> str:
     with canvas(WIDTH, 3.1) as (figure, svg):
         panels = figure.subplots(1, 4)
         for name, block in ladders.items():
-            _drift(panels[0], block, looks[name], short(name))
-            depths, kept = zip(*((rung["depth"], rung["neighbour_overlap"]) for rung in block["depths"]), strict=True)
-            panels[1].plot(depths, _numbers(kept), marker="o", markersize=3.5, **looks[name])
+            _drift(panels[0], name, block, looks[name])
+            kept = [rung["neighbour_overlap"] for rung in block["depths"]]
+            _climb(panels[1], name, block, kept, looks[name], "nearest neighbours kept")
             for axes, key in ((panels[2], "mutation_within_type"), (panels[3], "survival")):
                 scores = [(rung["scores"].get(key) or {}).get("value") for rung in block["depths"]]
-                axes.plot(depths, _numbers(scores), marker="o", markersize=3.5, **looks[name])
+                _climb(axes, name, block, scores, looks[name], SCORES[key])
                 full = (block["full"].get(key) or {}).get("value")
                 if full is not None:
-                    axes.axhline(full, color=looks[name]["color"], linewidth=0.7, linestyle=(0, (4, 3)), alpha=0.6)
+                    line = axes.axhline(
+                        full, color=looks[name]["color"], linewidth=0.7, linestyle=(0, (4, 3)), alpha=0.6
+                    )
+                    mark(line, name)
         every = sorted({rung["depth"] for block in ladders.values() for rung in block["depths"]})
-        titles = ("Drift of the embedding", "Nearest neighbours kept", "Within-type AUROC", "C-index")
+        titles = ("Drift / distance of patients", "Nearest neighbours kept", "Within-type AUROC", "C-index")
         n = one_or_range([int(block["n"]) for block in ladders.values()])
         for axes, title in zip(panels, titles, strict=True):
             axes.set(xscale="log", title=title, xlabel=f"counts a tumour (n = {n})")
@@ -93,14 +101,29 @@ def ladder(ladders: Mapping[str, Mapping[str, Any]], cards: Cards) -> str:
     return svg[0]
 
 
-def _drift(axes: Axes, block: Mapping[str, Any], look: Mapping[str, Any], label: str) -> None:
-    rungs = [rung for rung in block["depths"] if rung["drift"].get("mean") is not None]
-    depths = [rung["depth"] for rung in rungs]
-    low, high = ([rung["drift"][end] for rung in rungs] for end in ("low", "high"))
-    axes.fill_between(depths, low, high, color=look["color"], alpha=0.12, linewidth=0)
-    axes.plot(depths, [rung["drift"]["mean"] for rung in rungs], marker="o", markersize=3.5, label=label, **look)
+def _drift(axes: Axes, name: str, block: Mapping[str, Any], look: Mapping[str, Any]) -> None:
+    """Draw the drift in units of the distance between patients: cosines of different models do not compare."""
+    rungs = [rung for rung in block["depths"] if rung["relative_drift"] is not None]
+    unit = [rung["relative_drift"] / rung["drift"]["mean"] if rung["drift"]["mean"] else 0.0 for rung in rungs]
+    low, high = ([rung["drift"][end] * one for rung, one in zip(rungs, unit, strict=True)] for end in ("low", "high"))
+    band = axes.fill_between([rung["depth"] for rung in rungs], low, high, color=look["color"], alpha=0.12, linewidth=0)
+    mark(band, name)
+    _climb(axes, name, block, [rung["relative_drift"] for rung in block["depths"]], look, "drift")
 
 
-def _numbers(values: Any) -> list[float]:
-    """An undefined rung is a gap in the line."""
-    return [float("nan") if value is None else float(value) for value in values]
+def _climb(
+    axes: Axes,
+    name: str,
+    block: Mapping[str, Any],
+    values: Sequence[float | None],
+    look: Mapping[str, Any],
+    measure: str,
+) -> None:
+    """Draw a value against depth; an undefined rung is a gap in the line."""
+    depths = [rung["depth"] for rung in block["depths"]]
+    numbers = [float("nan") if value is None else float(value) for value in values]
+    (line,) = axes.plot(depths, numbers, label=short(name), **look)
+    mark(line, name)
+    for rung, number in zip(block["depths"], numbers, strict=True):
+        (point,) = axes.plot(rung["depth"], number, "o", markersize=3.5, color=look["color"])
+        mark(point, name, f"{name}, {power(rung['depth'])} counts: {measure} {tiny(number)}, n = {rung['n']}")

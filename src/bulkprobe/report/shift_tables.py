@@ -6,8 +6,7 @@ sentence with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -25,6 +24,7 @@ from bulkprobe.report.measured import (
     part,
     percent,
     power,
+    tiny,
     value,
     whole,
     without,
@@ -41,29 +41,11 @@ LADDER_COLUMNS = ["encoder", "depth", "measure", "value", "low", "high", "n", "r
 PLOT_COLUMNS = ["encoder", "measure", "value", "low", "high", "n", "reason"]
 
 
-@dataclass(frozen=True)
-class ShiftSection:
-    """What the section says and shows; a table without rows is not drawn."""
-
-    said: list[str]
-    overview: Table
-    biomarkers: Table
-    nuisance: Table
-    ladder: Table
-    ladder_said: list[str]
-    no_ladder: str
-    feeding: Table
-    feeding_said: str
-    no_feeding: str
-    n_bulk: str
-    n_reference: str
-
-
-def section(shift: Blocks, cards: Cards) -> ShiftSection | None:
-    """Make the section; None without any file."""
+def section(shift: Blocks, cards: Cards) -> dict[str, Any]:
+    """Make what the template says and shows; empty without any file, and a table without rows is not drawn."""
     if not shift:
-        return None
-    return ShiftSection(
+        return {}
+    return dict(
         said=reference_said(shift),
         overview=overview(shift, cards),
         biomarkers=biomarkers(shift),
@@ -74,8 +56,6 @@ def section(shift: Blocks, cards: Cards) -> ShiftSection | None:
         feeding=feeding(shift),
         feeding_said=feeding_said(shift),
         no_feeding=without(shift, "feeding"),
-        n_bulk=_counted(shift, "n_bulk"),
-        n_reference=_counted(shift, "n_reference"),
     )
 
 
@@ -135,9 +115,9 @@ def _beside(bulk: Mapping[str, Any], reference: Mapping[str, Any], key: str, for
     return value(bulk.get(key), form, bulk.get("reason"), notes, beside)
 
 
-def _ends(entry: Mapping[str, Any]) -> str:
+def _ends(entry: Mapping[str, Any], form: Callable[[float], str] = "{:.2f}".format) -> str:
     low, high = entry.get("low"), entry.get("high")
-    return "" if low is None or high is None else f"{low:.2f} to {high:.2f}".replace("-", "−")
+    return "" if low is None or high is None else f"{form(low)} to {form(high)}".replace("-", "−")
 
 
 def biomarkers(shift: Blocks) -> Table:
@@ -201,7 +181,7 @@ def ladder(shift: Blocks) -> Table:
             drift, full = rung["drift"], block["full"]
             row = [words(name), Cell(power(rung["depth"]), sort=f"{rung['depth']}", number=True), count(rung["n"])]
             row.append(value(rung["expressed"], whole, "nothing is left to read", notes))
-            row.append(value(drift.get("mean"), decimals, drift.get("reason") or "no embedding", notes, _ends(drift)))
+            row.append(value(drift.get("mean"), tiny, drift.get("reason") or "no embedding", notes, _ends(drift, tiny)))
             row.append(value(rung["relative_drift"], decimals, "no embedding", notes))
             row.append(value(rung["neighbour_overlap"], percent, "no embedding", notes))
             row += [_score_cell(rung["scores"], full, key, notes) for key in SCORES]
