@@ -28,16 +28,17 @@ def drawn(biology: Blocks, compare: Mapping[str, Any] | None, cards: Cards) -> d
     if any(block.get("mean") is not None or block.get("r2") is not None for block in blocks):
         found["biology"] = (
             dots(biology, cards),
-            f"Gene vectors at a model's input (circles) and inside it (squares) on n = {n_sets(biology)} gene sets; "
-            "bars: ± sd over sets (co-expression: over folds of genes). The upright tick is what random sets of the "
-            f"same size reach. Hollow: untrained. Orange: baseline. Grey with {DAGGER}: circular by construction.",
+            "Gene vectors at a model's input (circles) and inside it (squares); bars: ± sd over sets (co-expression: "
+            "over folds of genes). The upright tick is what random sets of the same size reach. Hollow: untrained. "
+            f"Orange: baseline. Grey with {DAGGER}: circular by construction. n: {n_sets(biology)} gene sets.",
         )
     relations = relations_of(compare)
     if any(test["spearman"] is not None for test in relations.get("tests", [])):
         found["relations"] = (
             scatter(relations, cards),
             "One dot a foundation model (hollow: untrained); ρ is Spearman's, p by permutation and before correction. "
-            "Each panel says on how many models it rests; those with fewer than four are left out.",
+            "Each panel says on how many models it rests; those with fewer than four are left out. "
+            f"n: {relations['n_encoders']} models.",
         )
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from bulkprobe.report import tables
+from bulkprobe.report.background import encoder_tags
 from bulkprobe.report.tables import PAN_CANCER, TASKS
 
 MISSING = "–"
@@ -126,17 +127,6 @@ def p_value(value: float | None) -> Cell:
     if value is None:
         return Cell(MISSING, number=True)
     return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", sort=f"{value:.12g}", number=True)
-
-
-def encoder_tags(card: Mapping[str, Any]) -> tuple[str, ...]:
-    """What must stand beside an encoder's name: baseline, untrained, TCGA (seen; ? not stated), prior (built in)."""
-    if card.get("kind") == "baseline":
-        return ("baseline",)
-    tags: tuple[str, ...] = ("untrained",) if card.get("untrained") else ()
-    saw = card.get("saw_tcga", False)
-    if saw is not False:
-        tags += ("TCGA" if saw is True else "TCGA?",)
-    return (*tags, "prior") if card.get("priors") not in (None, "", "none") else tags
 
 
 def headline(tasks: pd.DataFrame, cards: Cards, splits: int, common: pd.DataFrame, width: int | None) -> Table:

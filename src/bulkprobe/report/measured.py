@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bulkprobe.report.cells import MISSING, Cell, Notes, encoder_tags, score, words
+from bulkprobe.report.background import encoder_tags
+from bulkprobe.report.cells import MISSING, Cell, Notes, score, words
 
 Blocks = Mapping[str, Mapping[str, Any]]  # encoder -> content of its file
 BACKGROUND = "Saw TCGA / priors"

@@ -21,21 +21,23 @@ def drawn(shift: Blocks, cards: Cards) -> dict[str, tuple[Svg, str]]:
     found: dict[str, tuple[Svg, str]] = {}
     inputs = {name: block for name, block in having(shift, "input").items() if block.get("histogram")}
     if inputs:
-        n = one_or_range([int(block["bulk"]["n"]) for block in inputs.values()])
+        tumours = one_or_range([int(block["bulk"]["n"]) for block in inputs.values()])
+        cells = one_or_range([int(block["reference"]["n"]) for block in inputs.values() if block.get("reference")])
         found["shift_input"] = (
             histograms(inputs),
-            f"What enters each model, by its own tokeniser: bulk (blue, n = {n} tumours) and the single-cell reference "
-            "(orange line). TV: total variation, the share of values that would have to change (0 same, 1 disjoint).",
+            "What enters each model, by its own tokeniser: bulk (blue) and the single-cell reference (orange line). "
+            "TV: total variation, the share of values that would have to change (0 same, 1 disjoint). "
+            f"n: {tumours} tumours, {cells} cells.",
         )
     ladders = having(shift, "ladder")
     if ladders:
         n = one_or_range([int(block["n"]) for block in ladders.values()])
         found["shift_ladder"] = (
             ladder(ladders, cards),
-            f"The same n = {n} test tumours thinned to fewer counts, scored by probes fitted at full depth (dashed: "
+            "The same test tumours thinned to fewer counts, scored by probes fitted at full depth (dashed: "
             "full depth). Drift: distance (1 − cosine) to the tumour's own vector at full depth, in units of the mean "
             "distance between tumours: at 1 it might be anybody; band: the middle 90 % of tumours. "
-            "Single cells hold about 10³ to 10⁴ counts.",
+            f"Single cells hold about 10³ to 10⁴ counts. n: {n} tumours.",
         )
     return found
 
