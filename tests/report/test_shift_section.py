@@ -138,6 +138,12 @@ def test_every_encoder_absent(report: ReportContext) -> None:
     assert "There is no single-cell reference (scbert: no weights)" in visible(render_page(bare))
 
 
+def test_no_value_at_all_draws_no_histogram(shift: dict[str, Any]) -> None:
+    for content in shift.values():
+        content["input"]["histogram"] = {"edges": [], "bulk": [], "reference": None}
+    assert set(shift_figures.drawn(shift, CARDS)) == {"shift_ladder"}
+
+
 def test_plot_tables_keep_values_and_reasons(shift: dict[str, Any]) -> None:
     ladder = shift_tables.ladder_plot(shift).set_index(["encoder", "depth", "measure"])
     assert ladder.loc[("pca", 1000, "drift"), "high"] > ladder.loc[("pca", 1000, "drift"), "value"]

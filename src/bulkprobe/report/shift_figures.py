@@ -19,7 +19,9 @@ ACROSS = 4
 def drawn(shift: Blocks, cards: Cards) -> dict[str, tuple[Svg, str]]:
     """Draw what there is something to draw of: name -> (SVG, caption)."""
     found: dict[str, tuple[Svg, str]] = {}
-    inputs = {name: block for name, block in having(shift, "input").items() if block.get("histogram")}
+    inputs = {
+        name: block for name, block in having(shift, "input").items() if (block.get("histogram") or {}).get("edges")
+    }
     if inputs:
         tumours = one_or_range([int(block["bulk"]["n"]) for block in inputs.values()])
         cells = one_or_range([int(block["reference"]["n"]) for block in inputs.values() if block.get("reference")])
