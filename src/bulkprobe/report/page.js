@@ -91,7 +91,7 @@
   bar.hidden = false;
   resetFilter(); // browsers restore checked boxes on reload
   new ResizeObserver(() => { // what is jumped to or focused must not lie below the bar
-    const tall = bar.offsetHeight > window.innerHeight / 3;
+    const tall = bar.offsetHeight > window.innerHeight / 4;
     bar.style.position = tall ? "static" : "";
     root.style.scrollPaddingTop = tall ? "1rem" : bar.offsetHeight + 16 + "px";
   }).observe(bar);
@@ -110,11 +110,15 @@
     tip.style.top = (above > room ? above : y + 16) + "px";
   }
   const hideTip = () => { clearTimeout(leaving); tip.hidden = true; };
-  const hideSoon = () => { clearTimeout(leaving); leaving = setTimeout(hideTip, 150); }; // time to move onto it
   const middle = (mark) => {
     const box = mark.getBoundingClientRect();
     return [box.left + box.width / 2, box.top];
   };
+  function hideSoon() { // there is time to move onto the tooltip; a focused mark has it back
+    const focused = document.activeElement.closest(".mark.tip");
+    clearTimeout(leaving);
+    leaving = setTimeout(() => (focused && !tip.hidden ? showTip(focused, ...middle(focused)) : hideTip()), 150);
+  }
   tip.addEventListener("pointerenter", () => clearTimeout(leaving));
   tip.addEventListener("pointerleave", hideSoon);
   function widen(mark) { // a thin line is hard to hit
@@ -160,7 +164,11 @@
   });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") { hideTip(); } });
   document.addEventListener("pointerdown", (event) => { if (!event.target.closest(".mark.tip, #tip")) { hideTip(); } });
-  document.addEventListener("scroll", () => { if (!document.activeElement.closest(".mark")) { hideTip(); } }, true);
+  document.addEventListener("scroll", () => {
+    const focused = document.activeElement.closest(".mark.tip");
+    if (tip.hidden) { return; }
+    if (focused) { showTip(focused, ...middle(focused)); } else { hideTip(); }
+  }, true);
 
   // Theme: what the system says until the reader says otherwise.
   const theme = bar.querySelector(".theme"), system = window.matchMedia("(prefers-color-scheme: dark)");
