@@ -20,6 +20,7 @@ from bulkprobe.statistics import (
     holm,
     paired_test,
     probability_of_superiority,
+    spearman_permutation,
     variance_factor,
 )
 
@@ -354,3 +355,56 @@ def test_the_bootstrap_covers_a_known_difference_of_means() -> None:
         assert found.high is not None
         covered += found.low <= 0.3 <= found.high
     assert stats.binom.ppf(0.001, 400, 0.87) <= covered <= stats.binom.ppf(0.999, 400, 0.9)
+
+
+def test_four_pairs_in_order_by_hand() -> None:
+    # 2 of 24 orders, the rising and the falling one, have |rho| = 1.
+    found = spearman_permutation([1, 2, 3, 4], [10, 20, 30, 400], seed=0)
+    assert (found.rho, found.n, found.n_permutations, found.exact) == (pytest.approx(1.0), 4, 24, True)
+    assert found.p == pytest.approx(2 / 24)
+    # One neighbouring pair swapped: sum of d^2 = 2, rho = 1 - 6 * 2 / (4 * 15) = 0.8; with 3 such swaps each way.
+    swapped = spearman_permutation([1, 2, 3, 4], [20, 10, 30, 400], seed=0)
+    assert swapped.rho == pytest.approx(0.8)
+    assert swapped.p == pytest.approx(8 / 24)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=4, max_size=6))
+def test_rho_and_exact_p_are_those_of_an_enumeration(pairs: list[tuple[int, int]]) -> None:
+    x, y = ([float(pair[side]) for pair in pairs] for side in (0, 1))
+    assume(len(set(x)) > 1)
+    assume(len(set(y)) > 1)
+    found = spearman_permutation(x, y, seed=0)
+    rho = stats.spearmanr(x, y).statistic
+    assert found.rho == pytest.approx(rho, abs=1e-12)
+    ranks = [stats.rankdata(side) for side in (x, y)]
+    orders = [np.corrcoef(ranks[0], order)[0, 1] for order in itertools.permutations(ranks[1])]
+    assert found.p == pytest.approx(np.mean(np.abs(orders) >= abs(rho) - 1e-9))
+
+
+def test_drawn_orders_agree_with_scipy_and_are_seeded() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=12)
+    y = x + rng.normal(size=12)
+    found = spearman_permutation(x.tolist(), y.tolist(), n_permutations=20_000, seed=1)
+    again, other = (spearman_permutation(x.tolist(), y.tolist(), n_permutations=999, seed=s) for s in (5, 5))
+    assert again == other
+    assert not found.exact
+    theirs = stats.permutation_test(
+        (x,),
+        lambda z: abs(stats.spearmanr(z, y).statistic),
+        permutation_type="pairings",
+        alternative="greater",
+        n_resamples=2000,
+        rng=np.random.default_rng(2),
+    )
+    assert found.p == pytest.approx(theirs.pvalue, abs=0.02)
+    certain = spearman_permutation(list(range(20)), list(range(20)), n_permutations=99, seed=0)
+    assert certain.p == pytest.approx(1 / 100)  # never 0
+
+
+def test_a_rank_correlation_without_value_says_why() -> None:
+    few = spearman_permutation([1, 2, 3], [1, 2, 3], seed=0)
+    assert (few.rho, few.p, few.reason) == (None, None, "3 pairs; at least 4 are needed")
+    assert spearman_permutation([1, 1, 1, 1], [1, 2, 3, 4], seed=0).reason == "one side is the same for all"
+    with pytest.raises(ValueError, match="finite"):
+        spearman_permutation([1, 2, 3, float("nan")], [1, 2, 3, 4], seed=0)

@@ -1,4 +1,4 @@
-"""Is one encoder better than another? Resampled tests, intervals, ranks and multiplicity.
+"""Is one encoder better than another? Resampled tests, intervals, ranks, multiplicity and rank correlation.
 
 Ten splits of one cohort share its patients, so their differences are not independent and their spread understates how
 far a mean over splits may lie from the truth. `docs/statistics.md` says what was measured about that.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ CALIBRATED_MULTIPLE = 2.0
 MULTIPLES = (1.0, CALIBRATED_MULTIPLE)
 ROUNDING = 1e-12  # differences whose spread is below this share of the largest are constant
 MAX_UNDEFINED = 0.05  # share of bootstrap draws on which a statistic may be undefined
+LEAST_PAIRS = 4  # 3 pairs have 6 orders: no p-value below 1/3
+EXACT_PAIRS = 8  # up to here all orders are looked at: 40,320
 
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[npt.NDArray[Any]], float | None]
@@ -83,6 +86,18 @@ class Interval:
     level: float
     n_boot: int
     n_undefined: int
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rho of n pairs; p: two-sided; exact: over all orders, not drawn ones. reason: why both are None."""
+
+    rho: float | None
+    p: float | None
+    n: int
+    n_permutations: int
+    exact: bool
     reason: str | None
 
 
@@ -251,6 +266,34 @@ def bootstrap_difference(
         return Interval(estimate, None, None, level, n_boot, undefined, reason)
     low, high = np.quantile(values, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return Interval(estimate, float(low), float(high), level, n_boot, undefined, None)
+
+
+def spearman_permutation(
+    x: Sequence[float], y: Sequence[float], *, n_permutations: int = 9999, seed: int
+) -> RankCorrelation:
+    """Correlate the ranks of pairs (x, y) and test it by permuting one side; ties share their mean rank.
+
+    p: share of orders whose absolute rho is no smaller: of all n! orders up to EXACT_PAIRS pairs, else
+    (1 + hits) / (1 + n_permutations) of drawn ones (Phipson and Smyth 2010, 10.2202/1544-6115.1585). None below
+    LEAST_PAIRS pairs and where a side is constant. Raises ValueError on unequal lengths and on NaN.
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError(f"{len(a)} and {len(b)} values; as many finite ones of each are needed")
+    n = len(a)
+    if n < LEAST_PAIRS or not np.ptp(a) or not np.ptp(b):
+        reason = "one side is the same for all" if n >= LEAST_PAIRS else f"{n} pairs; at least {LEAST_PAIRS} are needed"
+        return RankCorrelation(None, None, n, 0, False, reason)
+    u, v = (ranks - ranks.mean() for ranks in (stats.rankdata(a), stats.rankdata(b)))
+    u, v = u / np.linalg.norm(u), v / np.linalg.norm(v)
+    rho, exact = float(u @ v), n <= EXACT_PAIRS
+    if exact:
+        orders = np.array(list(permutations(range(n))))
+    else:
+        orders = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (n_permutations, 1)), axis=1)
+    hits = int((np.abs(v[orders] @ u) >= abs(rho) - ROUNDING).sum())
+    p = hits / len(orders) if exact else (1 + hits) / (1 + len(orders))
+    return RankCorrelation(rho, p, n, len(orders), exact, None)
 
 
 def _check_fraction(test_fraction: float) -> None:

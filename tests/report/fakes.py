@@ -9,11 +9,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import fakes_measures
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bulkprobe.params import load_params
+from bulkprobe.params import EncoderEntry, load_params
 from bulkprobe.report.context import ReportContext
 from bulkprobe.report.tables import summarise
 from bulkprobe.stages import compare
@@ -110,11 +111,22 @@ def beside(encoder: str, label: str, per_split: list[float | None]) -> dict[str,
     }
 
 
-def compared(mutation: dict[str, Any], survival: dict[str, Any], n_boot: int = 1000) -> dict[str, Any]:
+def compared(
+    mutation: dict[str, Any],
+    survival: dict[str, Any],
+    n_boot: int = 1000,
+    shift: dict[str, Any] | None = None,
+    biology: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """What the stage `compare` says of these metrics; bootstrap intervals are invented, a little narrower."""
     params = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+    entries = {
+        name: EncoderEntry(model=name, release=None if name in BASELINES else "untrained", enabled=True, options={})
+        for name in mutation
+    }
+    params = params.model_copy(update={"encoders": entries})
     metrics = {name: {"mutation": mutation[name], "survival": survival[name]} for name in mutation}
-    content = compare.run(metrics, {}, pd.Series(dtype=str), params, n_boot=0)
+    content = compare.run(metrics, {}, pd.Series(dtype=str), params, n_boot=0, shift=shift, biology=biology)
     for task in content["tasks"].values():
         for entry in task["against_reference"].values():
             if entry["low"] is not None:
@@ -140,11 +152,21 @@ def context(seed: int = 7, patients_per_type: int = 70, types: tuple[str, ...] =
             "hypermutated": people["hypermutated"],
         }
     )
+    summary = summarise(mutation, survival)
+    measured = [name for name in STRENGTH if name not in NARROW]
+    shift = {
+        name: fakes_measures.shift(name, summary[name]["mutation_within_type"], untrained=name not in BASELINES)
+        for name in measured
+    }
+    biology = {name: fakes_measures.biology(name, untrained=name not in BASELINES) for name in measured}
+    cards = _cards()
+    shift["scbert"] = fakes_measures.shift("scbert", untrained=False, absent=cards["scbert"]["absent"])
+    biology["scbert"] = fakes_measures.biology("scbert", untrained=False, absent=cards["scbert"]["absent"])
     return ReportContext(
-        summary=summarise(mutation, survival),
+        summary=summary,
         mutation=mutation,
         survival=survival,
-        cards=_cards(),
+        cards=cards,
         flow=_flow(),
         provenance={
             "source": "simulated",
@@ -166,7 +188,9 @@ def context(seed: int = 7, patients_per_type: int = 70, types: tuple[str, ...] =
             "probe_survival": {"penalties": [0.001, 0.1, 10.0], "inner_folds": 5, "endpoints": ["OS", "PFI"]},
         },
         version="0.1.0",
-        compare=compared(mutation, survival),
+        compare=compared(mutation, survival, shift=shift, biology=biology),
+        shift=shift,
+        biology=biology,
     )
 
 

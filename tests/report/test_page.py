@@ -98,10 +98,13 @@ def test_page_is_balanced_with_unique_identifiers(page: str) -> None:
 def test_page_loads_nothing(page: str) -> None:
     parsed = parse(page)
     assert [target for target in parsed.loaded if not target.startswith("#")] == []
-    assert [link for link in parsed.links if not link.startswith("#")] == [
+    beside = re.compile(r"figures/[\w-]+\.(svg|png)|tables/[\w-]+\.csv")
+    assert [link for link in parsed.links if not link.startswith("#") and not beside.fullmatch(link)] == [
         "https://doi.org/10.1158/1538-7445.AM2026-5478"
     ]
     assert re.findall(r"@import|url\((?!#)", page) == []
+    assert "default-src 'none'" in page
+    assert len(page.encode()) < 5_000_000
     assert "<link" not in page
     assert re.search(r"<script[^>]+src", page) is None
 
@@ -167,6 +170,41 @@ def test_hostile_names_are_text(report: ReportContext) -> None:
     assert "<script>alert" not in page
     assert page.count("<script") == 1
     assert HOSTILE in visible(page)
+
+
+def test_hostile_genes_and_cancers_are_text(report: ReportContext) -> None:
+    def renamed(metrics: Any) -> dict[str, Any]:
+        labels = {
+            name.replace("TP53", HOSTILE).replace("KIRC", HOSTILE): {
+                key: HOSTILE if value in ("TP53", "KIRC") else value for key, value in row.items()
+            }
+            for name, row in metrics["labels"].items()
+        }
+        return {**metrics, "labels": labels}
+
+    small = with_encoders(report, {"pca": "pca"})
+    mutation, survival = renamed(small.mutation["pca"]), renamed(small.survival["pca"])
+    curves = few_curves(report, "pca")
+    curves = curves.assign(label=curves["label"].str.replace("TP53|KIRC", lambda _: HOSTILE, regex=True))
+    samples = report.samples.assign(cancer_type=HOSTILE)
+    page = render_page(
+        dataclasses.replace(
+            small,
+            **{"mutation": {"pca": mutation}, "survival": {"pca": survival}, "samples": samples},
+            **{"predictions": {"pca": curves}, "compare": None},
+        )
+    )
+    parse(page)
+    assert page.count("<script") == 1
+    assert HOSTILE in visible(page)
+    assert "pca, &lt;script&gt;alert(&#39;x&#39;)" in page  # the tooltip of a dot
+
+
+def test_rows_and_marks_name_their_encoder(report: ReportContext, page: str) -> None:
+    for name in report.mutation:
+        assert page.count(f'<tr data-encoder="{name}">') > 10
+        assert page.count(f'<g class="mark tip" data-encoder="{name}">') > 10
+        assert f'name="encoder" value="{name}"' in page
 
 
 def test_twenty_five_encoders_with_long_names(report: ReportContext) -> None:

@@ -20,6 +20,10 @@ DRAWN = {
     "roc": ("roc.csv", "fpr", "tpr"),
     "kaplan_meier": ("kaplan_meier.csv", "years", "survival"),
     "planted": ("planted.csv", "true", "recovered"),
+    "shift_dots": ("shift.csv", "value", "encoder"),
+    "depth_ladder": ("ladder.csv", "depth", "value"),
+    "biology_dots": ("biology.csv", "mean", "encoder"),
+    "relations": ("relations.csv", "x", "y"),
 }
 
 
@@ -32,6 +36,8 @@ def write(folder: Path, report: ReportContext) -> list[Path]:
         report.predictions,
         report.planted,
         report.compare,
+        report.shift,
+        report.biology,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -10,9 +11,11 @@ from typing import Any
 import pandas as pd
 
 from bulkprobe.report import tables
+from bulkprobe.report.background import encoder_tags
 from bulkprobe.report.tables import PAN_CANCER, TASKS
 
 MISSING = "–"
+LONG = 20  # rows
 Cards = Mapping[str, Mapping[str, Any]]
 
 
@@ -31,7 +34,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A sortable table: `groups` are headings over several columns as (text, columns under it)."""
+    """A sortable table: `groups` are headings over several columns as (text, columns under it).
+
+    `frame`: the numbers behind it, written to a file as they are; without it, the file holds the cells.
+    """
 
     name: str
     caption: str
@@ -40,6 +46,22 @@ class Table:
     groups: Sequence[tuple[str, int]] = ()
     notes: Sequence[str] = ()
     wide: bool = False
+    frame: pd.DataFrame | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of its file, without an ending: a table's name may come from data."""
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", self.name)
+
+    @property
+    def long(self) -> bool:
+        """Whether a reader will look for a row rather than read all."""
+        return len(self.rows) > LONG
+
+    @property
+    def encoder_column(self) -> int | None:
+        """Where the encoder of a row stands; the page filters by it."""
+        return list(self.columns).index("Encoder") if "Encoder" in self.columns else None
 
     @property
     def edges(self) -> set[int]:
@@ -114,8 +136,7 @@ def headline(tasks: pd.DataFrame, cards: Cards, splits: int, common: pd.DataFram
     at_common = dict(tuple(common.groupby("encoder", sort=False)))
     for encoder, group in tasks.groupby("encoder", sort=False):
         card = cards.get(str(encoder), {})
-        tags: tuple[str, ...] = ("baseline",) if card.get("kind") == "baseline" else ()
-        tags += ("untrained",) if card.get("untrained") else ()
+        tags = encoder_tags(card)
         row = [words(encoder, tip=str(card.get("title") or ""), tags=tags), count(card.get("width"))]
         row += _task_cells(group, splits, notes)
         if beside:
@@ -126,7 +147,10 @@ def headline(tasks: pd.DataFrame, cards: Cards, splits: int, common: pd.DataFram
     if beside:
         columns += TASKS.values()
         groups.append((f"The same at the common width of {width}", len(TASKS)))
-    return Table("headline", f"Mean ± sd over {splits} splits", columns, rows, groups, notes.texts, wide=bool(beside))
+    own_and_common = {"own": tasks, str(width): common} if beside else {"own": tasks}
+    frame = pd.concat([part.assign(width=name) for name, part in own_and_common.items()])
+    caption = f"Mean ± sd over {splits} splits"
+    return Table("headline", caption, columns, rows, groups, notes.texts, wide=bool(beside), frame=frame)
 
 
 def _task_cells(group: pd.DataFrame, splits: int, notes: Notes) -> list[Cell]:
@@ -158,7 +182,8 @@ def genes(table: pd.DataFrame) -> Table:
         named = ", ".join(_title(chosen, label) for label in labels if types[label] == listed)
         notes.texts.append(f"{named}: informative types {listed or 'none'}")
     columns = ["Encoder", *(["all types", "informative", "within type"] * len(labels))]
-    return Table("genes", "Pan-cancer AUROC, mean ± sd", columns, rows, groups, notes.texts, wide=True)
+    caption = "Pan-cancer AUROC, mean ± sd"
+    return Table("genes", caption, columns, rows, groups, notes.texts, wide=True, frame=chosen)
 
 
 def cohorts(table: pd.DataFrame) -> Table:
@@ -177,7 +202,8 @@ def cohorts(table: pd.DataFrame) -> Table:
         parts = ["all pairs", "within type"] if label in merged else ["AUROC"]
         groups.append((_title(chosen, label, with_cohort=True), len(parts)))
         columns += parts
-    return Table("cohorts", "AUROC inside one cancer, mean ± sd", columns, rows, groups, notes.texts, wide=True)
+    caption = "AUROC inside one cancer, mean ± sd"
+    return Table("cohorts", caption, columns, rows, groups, notes.texts, wide=True, frame=chosen)
 
 
 def every_label(table: pd.DataFrame) -> Table:
@@ -195,7 +221,8 @@ def every_label(table: pd.DataFrame) -> Table:
         rows.append(cells)
     columns = ["Label", "Kind", "Encoder", "Patients", "Mutated", "Splits", "AUROC", "Within type"]
     columns += ["Without hypermutated", "Informative types", "Average precision", "Common width", "Grid edge"]
-    return Table("every-label", "Every mutation label, mean ± sd", columns, rows, notes=notes.texts, wide=True)
+    caption = "Every mutation label, mean ± sd"
+    return Table("every-label", caption, columns, rows, notes=notes.texts, wide=True, frame=table)
 
 
 def planted(table: pd.DataFrame) -> Table:
@@ -209,15 +236,16 @@ def planted(table: pd.DataFrame) -> Table:
         rows.append([*cells, signed(row["difference"], undefined, notes)])
     columns = ["Label", "Measure", "Planted", "Positives or events", "True predictor", "Encoder", "Recovered"]
     caption = "Planted against recovered, on the same test patients"
-    return Table("planted", caption, [*columns, "Difference"], rows, notes=notes.texts, wide=True)
+    return Table("planted", caption, [*columns, "Difference"], rows, notes=notes.texts, wide=True, frame=table)
 
 
 def planted_wide(table: pd.DataFrame, cards: Cards) -> Table:
     """Planted against recovered at a glance: the true predictor, every baseline, the range of the others."""
-    notes, rows = Notes(), []
+    notes, rows, numbers = Notes(), [], []
     baselines = [name for name in dict.fromkeys(table["encoder"]) if cards.get(name, {}).get("kind") == "baseline"]
     for (_, label, _), group in table.groupby(["task", "label", "measure"], sort=False):
         first, by_encoder = group.iloc[0], group.set_index("encoder")
+        numbers.append({**first[["label", "measure", "strength", "positives", "true"]], **by_encoder["recovered"]})
         row = [words(label), words(first["measure"]), words(first["strength"]), count(first["positives"])]
         row.append(score(first["true"], None, "no true predictor for this label", notes))
         for name in baselines:
@@ -231,7 +259,8 @@ def planted_wide(table: pd.DataFrame, cards: Cards) -> Table:
         row.append(Cell(span or MISSING, sort=f"{others.max():.6f}" if len(others) else "", number=True))
         rows.append(row)
     columns = ["Label", "Measure", "Planted", "Positives or events", "True predictor", *baselines, "Foundation models"]
-    return Table("planted-wide", "Planted against recovered", columns, rows, notes=notes.texts, wide=True)
+    caption, frame = "Planted against recovered", pd.DataFrame(numbers)
+    return Table("planted-wide", caption, columns, rows, notes=notes.texts, wide=True, frame=frame)
 
 
 def flow(steps: Sequence[Mapping[str, Any]]) -> Table:
@@ -243,7 +272,8 @@ def flow(steps: Sequence[Mapping[str, Any]]) -> Table:
         ]
         for step in steps
     ]
-    return Table("flow", "Cohort flow", ["Rule", "Before", "Dropped", "After", "Note"], rows)
+    frame = pd.DataFrame([dict(step) for step in steps], columns=["rule", "before", "dropped", "after", "note"])
+    return Table("flow", "Cohort flow", ["Rule", "Before", "Dropped", "After", "Note"], rows, frame=frame)
 
 
 def register(cards: Cards) -> Table:
@@ -270,8 +300,11 @@ def register(cards: Cards) -> Table:
         rows.append([*cells, words(card.get("pooling")), count(card.get("width")), share, drawn])
         rows[-1].append(words(card.get("licence")))
     columns = ["Encoder", "Name", "Kind", "Weights", "Saw in pre-training", "Saw TCGA?", "Priors", "Pooling"]
-    caption = "Encoders: contamination, priors and terms"
-    return Table("register", caption, [*columns, "Width", "Genes covered", "Draw noise", "Licence"], rows, wide=True)
+    caption, frame = "Encoders: contamination, priors and terms", pd.DataFrame([*cards.values()])
+    if len(frame):
+        frame.insert(0, "encoder", list(cards))
+    columns += ["Width", "Genes covered", "Draw noise", "Licence"]
+    return Table("register", caption, columns, rows, wide=True, frame=frame)
 
 
 def weights_state(card: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from bulkprobe.report.cells import (
 )
 from bulkprobe.report.tables import OWN, SURVIVAL_BLOCKS
 
+ADDED = ("clinical", "with_clinical", "added_value")
 MEASURES = (OWN, "common_width", "uno_c", "integrated_brier")
 
 
@@ -40,7 +41,8 @@ def means(table: pd.DataFrame, width: int | None) -> Table:
         rows.append([words(encoder), *(_mean_cell(by_cell.loc[key], notes) for key in keys)])
     groups = [("", 1), *((called[measure], len(endpoints)) for measure in shown)]
     columns = ["Encoder", *endpoints * len(shown)]
-    return Table("survival-means", "Mean over cancer types ± sd over splits", columns, rows, groups, notes.texts)
+    caption = "Mean over cancer types ± sd over splits"
+    return Table("survival-means", caption, columns, rows, groups, notes.texts, frame=table)
 
 
 def cancers(table: pd.DataFrame) -> Table:
@@ -61,7 +63,8 @@ def cancers(table: pd.DataFrame) -> Table:
         lines = [f"{end} {row['events']} / {row['n']}" for end, row in zip(known, sizes, strict=True)]
         groups.append(("\n".join([name, *lines]), len(endpoints)))
     columns = ["Encoder", *endpoints * len(types)]
-    return Table("cancers", "Harrell's C by cancer type, mean ± sd", columns, rows, groups, notes.texts, wide=True)
+    caption, own = "Harrell's C by cancer type, mean ± sd", list(table.columns[: table.columns.get_loc("advice")])
+    return Table("cancers", caption, columns, rows, groups, notes.texts, wide=True, frame=table[own])
 
 
 def added_value(
@@ -98,8 +101,41 @@ def added_value(
         groups = [("", 1), ("Mean over types", 4), ("Added value by cancer type, ± sd", len(types))]
         columns = ["Encoder", "clinical", "+ embedding", "added", "p (Holm)", *types]
         caption = f"What the embedding adds to age, sex and stage: C-index for {endpoint}"
-        made.append(Table(f"added-{endpoint}", caption, columns, rows, groups, notes.texts, wide=True))
+        frame = _added_frame(chosen, overall[overall["endpoint"] == endpoint], tests.get(endpoint, {}))
+        made.append(Table(f"added-{endpoint}", caption, columns, rows, groups, notes.texts, wide=True, frame=frame))
     return made
+
+
+def _added_frame(by_type: pd.DataFrame, overall: pd.DataFrame, tests: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row an encoder, cancer type ("mean" = mean over types) and measure; the mean added value with its test."""
+    rows = []
+    for block in ADDED:
+        keys = {key: f"{block}_{key}" for key in ("mean", "sd", "reason")}
+        rows += [
+            {**{key: row[key] for key in ("encoder", "endpoint", "cohort", "n", "events")}, "measure": block}
+            | {key: row[column] for key, column in keys.items()}
+            for row in tables.records(by_type)
+        ]
+    for row in tables.records(overall[overall["measure"].isin(ADDED)]):
+        entry = tests.get(row["encoder"], {}) if row["measure"] == "added_value" else {}
+        test = {key: entry.get(key) for key in ("low", "high", "p_holm")}
+        kept = {key: row[key] for key in ("encoder", "endpoint", "measure", "mean", "sd", "reason")}
+        rows.append({**kept, "cohort": "mean", **test})
+    columns = [
+        "encoder",
+        "endpoint",
+        "cohort",
+        "n",
+        "events",
+        "measure",
+        "mean",
+        "sd",
+        "low",
+        "high",
+        "p_holm",
+        "reason",
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def every_label(table: pd.DataFrame) -> Table:
@@ -121,7 +157,8 @@ def every_label(table: pd.DataFrame) -> Table:
             cells.append(cell)
         rows.append([*cells, count(row["grid_edge_hits"])])
     columns = ["Label", "Encoder", "Patients", "Events", "Splits", *SURVIVAL_BLOCKS.values(), "Grid edge"]
-    return Table("every-survival", "Every survival label, mean ± sd", columns, rows, notes=notes.texts, wide=True)
+    caption = "Every survival label, mean ± sd"
+    return Table("every-survival", caption, columns, rows, notes=notes.texts, wide=True, frame=table)
 
 
 def _mean_cell(row: pd.Series, notes: Notes) -> Cell:

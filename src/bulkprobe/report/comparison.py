@@ -129,7 +129,7 @@ def overview(compare: Compare, order: Sequence[str]) -> Table:
         rows.append(row)
     caption = f"Difference to {compare['reference']} with its interval at {compare['level']:.0%}; * differs after Holm"
     columns = ["Encoder", *(task["title"] for task in tasks)]
-    return Table("differences", caption, columns, rows, notes=notes.texts)
+    return Table("differences", caption, columns, rows, notes=notes.texts, frame=difference_plot(compare, order))
 
 
 def details(name: str, caption: str, compare: Compare, parts: Mapping[str, Entries], order: Sequence[str]) -> Table:
@@ -147,7 +147,23 @@ def details(name: str, caption: str, compare: Compare, parts: Mapping[str, Entri
             rows.append(row)
     columns = ["Compared on", "Encoder", "Difference ± sd", "Interval", "p (Nadeau-Bengio)", "p (calibrated)"]
     columns += ["p (Holm)", "Bootstrap interval", "d_z", "Splits", "Labels", "Patients"]
-    return Table(name, caption, columns, rows, notes=notes.texts, wide=True)
+    return Table(name, caption, columns, rows, notes=notes.texts, wide=True, frame=_details_frame(parts, order))
+
+
+def _details_frame(parts: Mapping[str, Entries], order: Sequence[str]) -> pd.DataFrame:
+    kept = ["mean", "sd", "low", "high", "p_nadeau_bengio", "p_calibrated", "p_holm", "effect", "n_splits", "reason"]
+    rows = [
+        {
+            "compared_on": title,
+            "encoder": encoder,
+            **{key: entry[key] for key in kept},
+            "n_labels": len(entry["labels"]),
+        }
+        | {f"bootstrap_{key}": entry["bootstrap"][key] for key in ("low", "high", "n_patients")}
+        for title, entries in parts.items()
+        for encoder, entry in in_order(entries, order)
+    ]
+    return pd.DataFrame(rows)
 
 
 def tables_of(compare: Compare, order: Sequence[str]) -> list[Table]:

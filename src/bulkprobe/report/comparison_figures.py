@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from bulkprobe.report.cells import interval, p_value, plus
 from bulkprobe.report.comparison import Compare, differs, tasks_of
-from bulkprobe.report.figures import BLACK, BLUE, GREY, ON_LINE, ORANGE, WIDTH, Cards, canvas, short
+from bulkprobe.report.figures import BLACK, BLUE, GREY, ON_LINE, ORANGE, WIDTH, Cards, canvas, counted, name_rows
+from bulkprobe.report.svg import Svg, mark
 
 PALE = "#b4b4b4"
 
 
-def forest(compare: Compare, order: Sequence[str], cards: Cards) -> str | None:
+def forest(compare: Compare, order: Sequence[str], cards: Cards) -> Svg | None:
     """Draw each encoder's difference to the reference (rows) with its calibrated interval, one panel a summary task.
 
     The scale is of each panel. Coloured intervals differ after Holm's correction, grey ones do not; hollow marks
@@ -31,32 +34,48 @@ def forest(compare: Compare, order: Sequence[str], cards: Cards) -> str | None:
             axes.set_title(task["title"])
             axes.axvline(0.0, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
             for row, name in enumerate(names):
-                _difference(axes, row, task["against_reference"][name], compare, cards.get(name, {}))
+                says = _says(name, task, compare)
+                for artist in _difference(axes, row, task["against_reference"][name], compare, cards.get(name, {})):
+                    mark(artist, name, says)
             axes.grid(axis="x", color="#eeeeee")
             axes.set_xlabel("C-index" if task["measure"] == "c_index" else "AUROC")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 5, 10], min_n_ticks=2))
             axes.margins(x=0.1)
             axes.tick_params(length=2)
         panels[0].set_ylim(len(names) - 0.4, -0.6)
-        panels[0].set_yticks(range(len(names)), [short(name) for name in names])
+        name_rows(panels[0], names)
     return svg[0]
 
 
-def _difference(axes: Axes, row: int, entry: Mapping[str, Any], compare: Compare, card: Mapping[str, Any]) -> None:
+def _says(name: str, task: Mapping[str, Any], compare: Compare) -> str:
+    entry = task["against_reference"][name]
+    pair = f"{name} minus {compare['reference']}, {task['title']}"
     if entry["mean"] is None:
-        axes.text(0.0, row, "–", ha="center", va="center", color=GREY, bbox=ON_LINE)
-        return
+        return f"{pair}: undefined ({entry['reason']})"
+    ends = f", {compare['level']:.0%} interval {interval(entry)}" if interval(entry) else ""
+    holm = "" if entry["p_holm"] is None else f", p (Holm) {p_value(entry['p_holm']).text}"
+    size = f"{entry['n_splits']} splits, {counted(len(entry['labels']), 'label')}"
+    return f"{pair}: {plus(entry['mean'])}{ends}{holm}, {size}"
+
+
+def _difference(
+    axes: Axes, row: int, entry: Mapping[str, Any], compare: Compare, card: Mapping[str, Any]
+) -> list[Artist]:
+    if entry["mean"] is None:
+        return [axes.text(0.0, row, "–", ha="center", va="center", color=GREY, bbox=ON_LINE)]
+    drawn: list[Artist] = []
     model = card.get("kind") == "foundation"
     colour = BLUE if model else ORANGE
     if entry["low"] is not None:
         line = colour if differs(compare, entry) else PALE
-        axes.plot([entry["low"], entry["high"]], [row, row], color=line, linewidth=1.6, solid_capstyle="butt")
+        drawn += axes.plot([entry["low"], entry["high"]], [row, row], color=line, linewidth=1.6, solid_capstyle="butt")
     face = "white" if card.get("untrained") else colour
-    mark = "o" if model else "D"
-    axes.plot(entry["mean"], row, mark, markersize=4.4, markerfacecolor=face, markeredgecolor=colour)
+    shape = "o" if model else "D"
+    drawn += axes.plot(entry["mean"], row, shape, markersize=4.4, markerfacecolor=face, markeredgecolor=colour)
+    return drawn
 
 
-def critical_difference(compare: Compare) -> str | None:
+def critical_difference(compare: Compare) -> Svg | None:
     """Draw average ranks (1 = best), mutation and survival side by side; None where nothing could be ranked.
 
     Encoders in one thick line are not told apart; the bar above is the critical difference (Demsar 2006, JMLR 7:1-30).
@@ -77,7 +96,8 @@ def _ranks(axes: Axes, title: str, found: Mapping[str, Any], rows: int) -> None:
     right = len(ranks) + 0.35
     for name, rank in ranks:
         axes.plot([rank, right], [row_of[name]] * 2, color="#e2e2e2", linewidth=0.8, zorder=1)
-        axes.plot(rank, row_of[name], "o", color=BLACK, markersize=4.6)
+        (point,) = axes.plot(rank, row_of[name], "o", color=BLACK, markersize=4.6)
+        mark(point, name, f"{name}, {title}: average rank {rank:.2f} over {found['n_blocks']} labels")
     for place, group in enumerate(found["groups"]):
         spans = [row_of[name] for name in group]
         x = right + 0.16 * (place + 1)
@@ -92,6 +112,6 @@ def _ranks(axes: Axes, title: str, found: Mapping[str, Any], rows: int) -> None:
     axes.set_ylim(rows - 0.4, -1.8)
     axes.set_xticks(np.arange(1, len(ranks) + 1))
     axes.set_xlabel("average rank (1 = best)")
-    axes.set_yticks(range(len(ranks)), [short(name) for name, _ in ranks])
+    name_rows(axes, [name for name, _ in ranks])
     axes.tick_params(length=0)
     axes.grid(axis="x", color="#eeeeee")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -22,6 +22,7 @@ class ReportContext:
     predictions: encoder -> task, label, split, patient_id, score (higher = mutated, or worse survival), truth, time
     (days), event. samples: the cohort's sample table, with os_event
     and one column a gene (bool or missing) where the stage adds them. compare: content of metrics/compare.json.
+    shift, biology: encoder -> content of its file in metrics/shift and metrics/biology; without any, no such section.
     """
 
     summary: Summary
@@ -37,3 +38,5 @@ class ReportContext:
     params: Mapping[str, Any]
     version: str
     compare: Mapping[str, Any] | None = None
+    shift: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    biology: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

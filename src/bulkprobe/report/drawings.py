@@ -6,12 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from markupsafe import Markup, escape
 
-from bulkprobe.report import comparison_figures, curves, figures, plots
+from bulkprobe.report import (
+    biology_figures,
+    comparison_figures,
+    curve_figures,
+    curves,
+    figures,
+    plots,
+    shift_figures,
+    sizes,
+)
 from bulkprobe.report.context import ReportContext
+from bulkprobe.report.figures import counted
+from bulkprobe.report.svg import Svg, embed
 from bulkprobe.report.tables import ENDPOINT, PAN_CANCER
 
 
@@ -21,6 +31,7 @@ class Drawing:
 
     svg: Markup
     caption: str
+    plain: Svg  # as it is written to files
 
 
 def composition(context: ReportContext) -> tuple[pd.DataFrame, list[str]]:
@@ -65,64 +76,77 @@ def draw(
     planted: pd.DataFrame,
 ) -> dict[str, Drawing]:
     """Draw what there is something to draw of; the template leaves out the rest."""
-    drawn: dict[str, tuple[str, str]] = {}
+    drawn: dict[str, tuple[Svg, str]] = {}
+    splits = counted(int(tasks["splits"].max()) if len(tasks) else 0, "split")
     if tasks["mean"].notna().any():
         drawn["headline"] = (
             figures.headline(tasks, context.cards),
             "Further right is better; the bar is one sd of the splits to each side and the dashed line is guessing. "
-            "Blue circles: foundation models (hollow: untrained). Orange diamonds: baselines.",
+            "Blue circles: foundation models (hollow: untrained). Orange diamonds: baselines. "
+            f"n: {splits}; {sizes.of_tasks(tasks, mutation, survival)}.",
         )
-    within = _grid_values(mutation[mutation["cohort"] == PAN_CANCER])
+    genes_of, called = sizes.genes(mutation[mutation["cohort"] == PAN_CANCER]), "AUROC within type"
+    within = sizes.wide(genes_of, "within_mean")
     if within.notna().any(axis=None):
+        tips, beside = sizes.wide(genes_of, "tip"), sizes.wide(genes_of, "size").bfill().iloc[0]
         drawn["within"] = (
-            figures.heat_dots(within, "AUROC within type", gaps=()),
+            figures.heat_dots(within, called, tips=tips, sizes=list(beside)),
             "Can the mutation be told between two patients of the same cancer? "
-            "White is guessing, blue is better than guessing, orange is worse, a dash is undefined.",
+            "White is guessing, blue is better than guessing, orange is worse, a dash is undefined. "
+            f"Below each gene: mutated / profiled patients; {splits}.",
         )
-    overall = survival[survival["endpoint"] == ENDPOINT]
-    by_type = overall.pivot_table("mean", "encoder", "cohort", sort=False, dropna=False)
+    types_of = sizes.cancers(survival[survival["endpoint"] == ENDPOINT])
+    by_type = sizes.wide(types_of, "mean")
     if by_type.notna().any(axis=None):
+        tips, beside = sizes.wide(types_of, "tip"), sizes.wide(types_of, "size").bfill().iloc[0]
         drawn["cancers"] = (
-            figures.heat_dots(by_type.rename_axis(None), "C-index"),
+            figures.heat_dots(by_type, "C-index", tips=tips, sizes=list(beside)),
             "Of two patients with the same cancer, how often did the one with the higher predicted risk die first? "
-            "White is guessing; types with few deaths swing by 0.1 from chance alone.",
+            "White is guessing; types with few deaths swing by 0.1 from chance alone. "
+            f"Below each type: deaths / patients; {splits}.",
         )
     drawn.update(_comparison(context))
+    drawn.update(shift_figures.drawn(context.shift, context.cards))
+    drawn.update(biology_figures.drawn(context.biology, context.compare, context.cards))
     roc = curves.roc_table(context.predictions, plots.pan_cancer_labels(context.mutation))
     if len(roc):
         drawn["roc"] = (
-            figures.roc(roc, context.cards),
+            curve_figures.roc(roc, context.cards, dict(zip(genes_of["column"], genes_of["size"], strict=True))),
             "Pan-cancer: the closer to the upper left corner, the better; each line is the mean over the splits. "
-            "Much of this height is knowing the cancer type, which the within-type numbers take away.",
+            "Much of this height is knowing the cancer type, which the within-type numbers take away. "
+            f"Below each gene: mutated / profiled patients; {splits}.",
         )
     for position, name in enumerate(curves.curve_encoders(context.cards, context.predictions)):
         lines = curves.kaplan_meier_table(context.predictions, [name])
         if len(lines):
             drawn[f"survival_{position}"] = (
-                figures.kaplan_meier(lines),
+                curve_figures.kaplan_meier(lines),
                 f"{name}: patients of each type in thirds of predicted risk, all predicted while in a test part; lines "
-                "that part in the order low, middle, high show a useful prediction.",
+                "that part in the order low, middle, high show a useful prediction. "
+                "Below each type: deaths / patients.",
             )
     if len(planted.dropna(subset=["true", "recovered"])):
         drawn["planted"] = (
             figures.planted(planted),
             "On the dashed line an encoder does as well as the true predictor on the same test patients; below it, "
-            "signal was lost. Labels planted with no signal belong at 0.5.",
+            "signal was lost. Labels planted with no signal belong at 0.5. "
+            f"n: {counted(planted['label'].nunique(), 'label')}, {splits}; patients of each stand in the table above.",
         )
     people, genes = composition(context)
     if len(people):
         drawn["composition"] = (
             figures.composition(people, genes),
             "Left: patients and, dark, the share of them with the event; right: how often each gene is mutated. "
-            "Shares are of the patients whose status is known.",
+            "Shares are of the patients whose status is known. "
+            f"n: {counted(int(people['patients'].sum()), 'patient')}, {counted(len(people), 'cancer type')}.",
         )
     return {
-        name: Drawing(Markup(figures.embed(svg, f"f-{name}", str(escape(caption)))), caption)
+        name: Drawing(Markup(embed(svg, f"f-{name}", str(escape(caption)))), caption, svg)
         for name, (svg, caption) in drawn.items()
     }
 
 
-def _comparison(context: ReportContext) -> dict[str, tuple[str, str]]:
+def _comparison(context: ReportContext) -> dict[str, tuple[Svg, str]]:
     compare, drawn = context.compare, {}
     if compare is None:
         return {}
@@ -132,7 +156,7 @@ def _comparison(context: ReportContext) -> dict[str, tuple[str, str]]:
             forest,
             f"Difference to {compare['reference']} (dashed line): right of it is better. Bars are calibrated "
             f"{compare['level']:.0%} intervals, coloured where the difference stays after Holm's correction, else "
-            "grey; every panel has its own scale. Hollow marks: untrained.",
+            f"grey; every panel has its own scale. Hollow marks: untrained. n: {sizes.of_comparison(compare)}.",
         )
     ranks = comparison_figures.critical_difference(compare)
     if ranks is not None:
@@ -148,9 +172,3 @@ def _comparison(context: ReportContext) -> dict[str, tuple[str, str]]:
             f"the independent blocks that the test assumes: real differences are less certain than drawn.{missing}",
         )
     return drawn
-
-
-def _grid_values(table: pd.DataFrame) -> pd.DataFrame:
-    names = np.where(table["kind"] == "hotspot", table["gene"].astype(str) + " hotspot", table["gene"].astype(str))
-    wide = table.assign(gene=names).pivot_table("within_mean", "encoder", "gene", sort=False, dropna=False)
-    return wide.rename_axis(None)

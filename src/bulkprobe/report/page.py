@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from bulkprobe.report import cells, cells_survival, comparison, figures, tables
+from bulkprobe.report import (
+    biology_tables,
+    cells,
+    cells_survival,
+    comparison,
+    figures,
+    relations,
+    shift_tables,
+    tables,
+)
 from bulkprobe.report.context import ReportContext
 from bulkprobe.report.drawings import draw
 from bulkprobe.report.tables import REFERENCE
@@ -18,8 +29,6 @@ SOURCE_STUDY = (
 )
 SOURCE_LINK = "https://doi.org/10.1158/1538-7445.AM2026-5478"
 EDGE_SHARE = 0.1  # of an encoder's fits: from here on the page warns of the grid
-# What a reader will look for and this page does not hold yet.
-NOT_YET = ("how far bulk samples lie from what the models were trained on",)
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,11 @@ class Warning_:
 
 def render_page(context: ReportContext) -> str:
     """Render the report as one HTML page without any external resource; equal input gives equal bytes."""
+    return render(make_parts(context))
+
+
+def render(parts: Mapping[str, Any]) -> str:
+    """Render the page from its parts (`make_parts`)."""
     environment = Environment(
         loader=PackageLoader("bulkprobe.report", "."),
         autoescape=True,
@@ -40,6 +54,11 @@ def render_page(context: ReportContext) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template("page.html.j2").render(parts)
+
+
+def make_parts(context: ReportContext) -> dict[str, Any]:
+    """Make what the template shows, by the template's names: sentences, every table and every figure."""
     tasks = tables.task_table(context.mutation, context.survival)
     common = tables.task_table(context.mutation, context.survival, common=True)
     width = tables.common_width(context.mutation, context.survival)
@@ -47,15 +66,18 @@ def render_page(context: ReportContext) -> str:
     survival_means = tables.survival_means(context.survival)
     planted, splits = tables.planted_table(context.planted), split_count(context)
     order, compare = list(dict.fromkeys([*context.mutation, *context.survival])), context.compare
-    return environment.get_template("page.html.j2").render(
+    return dict(
         context=context,
+        encoders=[
+            {"name": name, "kind": card["kind"], "title": card.get("title") or name}
+            for name, card in context.cards.items()
+        ],
         fonts=Markup(figures.FONTS),
         warnings=find_warnings(context),
         facts=find_facts(context),
         splits=splits,
         missing=find_missing(context),
         absent={name: card["absent"] for name, card in context.cards.items() if card.get("absent")},
-        not_yet=NOT_YET,
         study=SOURCE_STUDY,
         study_link=SOURCE_LINK,
         drawings=draw(context, tasks, mutation, survival, planted),
@@ -70,6 +92,9 @@ def render_page(context: ReportContext) -> str:
         sentences=comparison.sentences(compare, order) if compare else [],
         differences=comparison.overview(compare, order) if compare else None,
         comparisons=comparison.tables_of(compare, order) if compare else [],
+        shift=shift_tables.section(context.shift, context.cards),
+        biology=biology_tables.section(context.biology, context.cards),
+        relations=relations.section(compare, context.cards),
         planted_wide=cells.planted_wide(planted, context.cards),
         planted=cells.planted(planted),
         flow=cells.flow(context.flow),

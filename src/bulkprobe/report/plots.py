@@ -1,8 +1,9 @@
 """Writes the small tidy tables behind `dvc plots show` to `metrics/plots/`.
 
-In every file but `compare.csv`, whose intervals are calibrated ones, `low` and `high` are mean - sd and mean + sd over
-the splits: the spread of the splits, not a confidence interval. A value that is undefined is an empty cell with its
-reason beside it.
+In the files of the probes `low` and `high` are mean - sd and mean + sd over the splits: the spread of the splits, not
+a confidence interval. In `compare.csv` they are calibrated intervals, in `ladder.csv` and `shift.csv` those of the
+measure (quantiles over tumours, bootstrap), in `biology.csv` mean ± sd over gene sets or folds. A value that is
+undefined is an empty cell with its reason beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from bulkprobe import files
-from bulkprobe.report import comparison, curves, tables
+from bulkprobe.report import biology_tables, comparison, curves, relations, shift_tables, tables
 from bulkprobe.report.tables import Metrics
 
 INTERVAL = ["mean", "low", "high"]
@@ -31,6 +32,10 @@ FILES: dict[str, list[str]] = {
     ],
     "compare.csv": comparison.PLOT_COLUMNS,
     "ranks.csv": comparison.RANK_COLUMNS,
+    "shift.csv": shift_tables.PLOT_COLUMNS,
+    "ladder.csv": shift_tables.LADDER_COLUMNS,
+    "biology.csv": biology_tables.PLOT_COLUMNS,
+    "relations.csv": relations.PLOT_COLUMNS,
 }
 
 
@@ -41,6 +46,8 @@ def plot_tables(
     predictions: Mapping[str, pd.DataFrame],
     planted: Sequence[Mapping[str, Any]] | None,
     compare: Mapping[str, Any] | None = None,
+    shift: Mapping[str, Metrics] | None = None,
+    biology: Mapping[str, Metrics] | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Make every plot table: file name -> tidy frame with the columns of `FILES`."""
     tasks = tables.task_table(mutation, survival)
@@ -55,6 +62,10 @@ def plot_tables(
         "planted.csv": tables.planted_table(planted),
         "compare.csv": comparison.difference_plot(compare, encoders),
         "ranks.csv": comparison.rank_plot(compare, encoders),
+        "shift.csv": shift_tables.shift_plot(shift or {}),
+        "ladder.csv": shift_tables.ladder_plot(shift or {}),
+        "biology.csv": biology_tables.biology_plot(biology or {}),
+        "relations.csv": relations.relation_plot(compare, encoders),
     }
     return {name: frames[name][columns] for name, columns in FILES.items()}
 
@@ -67,6 +78,8 @@ def write_plots(
     predictions: Mapping[str, pd.DataFrame],
     planted: Sequence[Mapping[str, Any]] | None,
     compare: Mapping[str, Any] | None = None,
+    shift: Mapping[str, Metrics] | None = None,
+    biology: Mapping[str, Metrics] | None = None,
 ) -> list[Path]:
     """Write every plot table to `folder` as CSV (six decimals, equal content gives equal bytes).
 
@@ -74,7 +87,8 @@ def write_plots(
     without survival or without truth still has the outputs its stage promises.
     """
     written = []
-    for name, frame in plot_tables(mutation, survival, cards, predictions, planted, compare).items():
+    frames = plot_tables(mutation, survival, cards, predictions, planted, compare, shift, biology)
+    for name, frame in frames.items():
         with files.atomic_path(Path(folder) / name) as aside:
             frame.to_csv(aside, index=False, float_format="%.6f", lineterminator="\n", encoding="utf-8")
         written.append(Path(folder) / name)

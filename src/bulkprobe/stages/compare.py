@@ -1,4 +1,7 @@
-"""Stage `compare`: which differences between encoders are larger than chance. Reads results only; fits nothing."""
+"""Stage `compare`: which differences between encoders are larger than chance, and what goes with transfer.
+
+Reads results only; fits nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from bulkprobe.params import Params, load_params
 from bulkprobe.report.tables import TASKS
 from bulkprobe.stages import comparing, paths
 from bulkprobe.stages.comparing import WITHIN, Metrics, Study, Unit
+from bulkprobe.stages.relating import relate
 from bulkprobe.stages.resampling import (
     Draws,
     Floats,
@@ -67,7 +71,12 @@ def main() -> str:
     }
     samples = read_columns(paths.COHORT / SAMPLES, SAMPLE_COLUMNS)
     probed = samples[samples.for_probing.to_numpy(bool)]
-    write_json(paths.COMPARE, run(metrics, predictions, probed.set_index("patient_id").cancer_type, params))
+    shift, biology = (
+        {name: read_json(path) for name, path in paths.written(task, chosen).items()}
+        for task, chosen in (("shift", params.shift.encoders), ("biology", params.biology.encoders))
+    )
+    types = probed.set_index("patient_id").cancer_type
+    write_json(paths.COMPARE, run(metrics, predictions, types, params, shift=shift, biology=biology))
     return f"{paths.COMPARE} is written; the report shows it"
 
 
@@ -77,11 +86,14 @@ def run(
     types: pd.Series,
     params: Params,
     n_boot: int | None = None,
+    shift: Mapping[str, Metrics] | None = None,
+    biology: Mapping[str, Metrics] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `metrics/compare.json`.
 
     metrics, predictions: encoder -> task -> what the probes wrote. types: cancer type by patient id. n_boot: instead
-    of that of params.yaml; 0 leaves the bootstrap out. Raises UserError where predictions and metrics do not agree.
+    of that of params.yaml; 0 leaves the bootstrap out. shift, biology: encoder -> what the stage of that name wrote.
+    Raises UserError where predictions and metrics do not agree.
     """
     settings = params.compare
     n_boot = settings.n_boot if n_boot is None else n_boot
@@ -120,6 +132,15 @@ def run(
             for endpoint in params.probe_survival.endpoints
         },
         "ranks": comparing.ranks(study, tasks),
+        "relations": relate(
+            metrics,
+            shift or {},
+            biology or {},
+            [name for name in metrics if params.encoders[name].release is not None],  # a baseline has no release
+            [twin for twin in twins.values() if twin],
+            seed=params.base.seed,
+            level=settings.level,
+        ),
     }
 
 

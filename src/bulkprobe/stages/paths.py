@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 INPUTS = Path("data/inputs")
@@ -38,6 +39,11 @@ def store_path(encoder: str) -> Path:
 def metrics_path(task: str, encoder: str) -> Path:
     """The metrics of an encoder on a task."""
     return METRICS / task / f"{encoder}.json"
+
+
+def written(task: str, encoders: Iterable[str]) -> dict[str, Path]:
+    """The metrics of encoders on a task, of those that have any."""
+    return {name: path for name in encoders if (path := metrics_path(task, name)).is_file()}
 
 
 def predictions_path(task: str, encoder: str) -> Path:

@@ -14,7 +14,8 @@ from bulkprobe.encoders import get_encoder
 from bulkprobe.files import atomic_path, read_json, write_json
 from bulkprobe.params import Params, load_params
 from bulkprobe.report.context import ReportContext
-from bulkprobe.report.page import render_page
+from bulkprobe.report.exports import write_figures, write_tables
+from bulkprobe.report.page import make_parts, render
 from bulkprobe.report.plots import write_plots
 from bulkprobe.report.tables import headline, summarise
 from bulkprobe.stages import paths
@@ -27,7 +28,7 @@ Metrics = dict[str, Any]
 
 
 def main() -> str:
-    """Write summary.json, headline.json, the plot tables and the report."""
+    """Write summary.json, headline.json, the plot tables and the report with its figures and tables as files."""
     params = load_params()
     mutation = {name: read_json(paths.metrics_path("mutation", name)) for name in params.encoders}
     survival = {name: read_json(paths.metrics_path("survival", name)) for name in params.encoders}
@@ -44,7 +45,11 @@ def main() -> str:
     write_json(paths.HEADLINE, values)
     planted = planted_rows(paths.TRUTH, predictions, mutation, survival, probing_patients(cohort).types)
     compare = read_json(paths.COMPARE)
-    write_plots(paths.PLOTS, mutation, survival, cards, predictions, planted, compare)
+    shift, biology = (
+        {name: read_json(path) for name, path in paths.written(task, chosen).items()}
+        for task, chosen in (("shift", params.shift.encoders), ("biology", params.biology.encoders))
+    )
+    write_plots(paths.PLOTS, mutation, survival, cards, predictions, planted, compare, shift, biology)
     context = ReportContext(
         summary=summary,
         mutation=mutation,
@@ -59,11 +64,17 @@ def main() -> str:
         params=params.model_dump(mode="json", exclude={"embed", "encoders", "fetch"}),
         version=__version__,
         compare=compare,
+        shift=shift,
+        biology=biology,
     )
+    parts = make_parts(context)
     with atomic_path(paths.REPORT) as aside:
-        aside.write_text(render_page(context), encoding="utf-8")
+        aside.write_text(render(parts), encoding="utf-8")
+    write_figures(paths.FIGURES, parts["drawings"])
+    write_tables(paths.TABLES, parts)
     return (
-        f"the report is {paths.REPORT}, the numbers are in {paths.SUMMARY} (see also: dvc plots show, dvc metrics show)"
+        f"the report is {paths.REPORT}, its figures are in {paths.FIGURES}, its tables in {paths.TABLES}, "
+        f"the numbers in {paths.SUMMARY} (see also: dvc plots show, dvc metrics show)"
     )
 
 
