@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bulkprobe.errors import some
 from bulkprobe.probes.units import rounded
 from bulkprobe.report.tables import TASKS
 from bulkprobe.stages import comparing, paths
@@ -15,6 +16,7 @@ from bulkprobe.stages.comparing import Study, Unit
 from bulkprobe.stages.revisions import Revision, entry_hash, out_hash, read_revision
 
 LARGEST = 10
+NAMED = 4  # encoders in the first sentence
 GROUPS = {"src/": "source", "data/": "data", "models/": "data"}  # where a path begins -> its group; all else: outputs
 NOTHING = "Nothing differs"
 UNDEFINED = "undefined in some splits"
@@ -251,9 +253,11 @@ def _sentence(result: Mapping[str, Any]) -> str:
     if not scores["paired"]:
         return f"{len(other)} of {total} encoders have other scores; no paired test is possible: {scores['reason']}."
     found = moved(scores)
-    parts = [f"{len(found) or 'None'} of {total} encoders moved by more than chance in some task"]
+    parts = [
+        f"{len(found) or 'None'} of {total} encoders moved by more than chance in {'some' if found else 'any'} task"
+    ]
     who = [f"{name} ({', '.join(tasks)})" for name, tasks in found.items()]
-    parts[0] += f": {', '.join(who)}" if who else ""
+    parts[0] += f": {some(who, NAMED)}" if who else ""
     parts += [f"{len(other) - len(found)} differ by no more than chance"] if len(other) > len(found) else []
     parts += [f"{total - len(other)} not at all"] if total > len(other) else []
     return f"{'; '.join(parts)}."

@@ -13,7 +13,9 @@ from bulkprobe.report.comparison import MEASURES
 from bulkprobe.report.tables import without_counts
 
 WIDTH = 118
-LONG = 36  # characters of a parameter's value
+CELL = 26  # characters of a cell
+LIMITS = {"encoder": 18, "key": WIDTH, "path": WIDTH}
+HEAD = 14  # of a heading: revisions may have long names
 FOLDED = 3  # more changed files of one folder than this are one line
 NOTHING = "–"
 
@@ -48,15 +50,22 @@ def _paragraph(text: str, markdown: bool, indent: str = "") -> list[str]:
 
 
 def _plain(section: Section) -> Iterator[str]:
-    table = [[str(cell) for cell in row] for row in (section.head, *section.rows)]
+    """Columns side by side; the last one is wrapped, names are cut, keys and paths are not."""
+    limits = [LIMITS.get(head, CELL) for head in section.head]
+    table = [[_cut(head, HEAD) for head in section.head]]
+    table += [[*map(_cut, row[:-1], limits), row[-1]] for row in section.rows]
     widths = [max(len(row[place]) for row in table) + 2 for place in range(len(section.head) - 1)]
     start = 2 + sum(widths)
     for *cells, last in table:
-        wrapped = textwrap.wrap(last, max(WIDTH - start, 30)) or [""]
-        yield (
-            "  " + "".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + wrapped[0]
-        ).rstrip()
-        yield from (" " * start + more for more in wrapped[1:])
+        first, *more = textwrap.wrap(last, max(WIDTH - start, 30)) or [""]
+        padded = "".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        yield f"  {padded}{first}".rstrip()
+        yield from (" " * start + line for line in more)
+
+
+def _cut(text: str, limit: int) -> str:
+    """Leave out the middle of a text that is too long for its column."""
+    return text if len(text) <= limit else f"{text[: limit - 6]}…{text[-5:]}"
 
 
 def _markdown(section: Section) -> Iterator[str]:
@@ -89,9 +98,9 @@ def _value(row: Mapping[str, Any], side: str) -> str:
         return NOTHING
     value = row[side]
     text = json.dumps(value, ensure_ascii=False)
-    if len(text) <= LONG:
+    if len(text) <= CELL:
         return text
-    return f"({len(value)} keys)" if isinstance(value, Mapping) else f"{text[: LONG - 1]}…"
+    return f"({len(value)} keys)" if isinstance(value, Mapping) else f"{text[: CELL - 1]}…"
 
 
 def _files(stages: Mapping[str, Any], before: str, after: str) -> Iterator[Section]:
@@ -107,15 +116,16 @@ def _files(stages: Mapping[str, Any], before: str, after: str) -> Iterator[Secti
 
 
 def _folded(group: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
-    """One line a path; one for all paths of a folder where they are many."""
-    folders: dict[str, list[Mapping[str, Any]]] = {}
+    """One line a path; one for all paths that differ in an encoder's name, where they are many."""
+    alike: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        folders.setdefault(str(PurePosixPath(row["path"]).parent), []).append(row)
-    for folder, inside in folders.items():
+        parts = PurePosixPath(row["path"]).parts
+        place = 2 if len(parts) > 3 and group != "source" else len(parts) - 1
+        alike.setdefault("/".join([*parts[:place], "*", *parts[place + 1 :]]), []).append(row)
+    for pattern, inside in alike.items():
         if len(inside) > FOLDED:
             readers = _counted(list(dict.fromkeys(name for row in inside for name in row["stages"])))
-            names = f"{PurePosixPath(inside[0]['path']).name}, …"
-            yield [group, f"{folder}/ ({names})", f"{len(inside)} files", "", readers]
+            yield [group, pattern, f"{len(inside)} files", "", readers]
             continue
         for row in inside:
             yield [group, row["path"], row["before"] or NOTHING, row["after"] or NOTHING, _counted(row["stages"])]
@@ -130,18 +140,21 @@ def _counted(stages: Sequence[str]) -> str:
 
 
 def _scores(scores: Mapping[str, Any], before: str, after: str, sentences: list[str]) -> Iterator[Section]:
-    rows, reasons = [], []
+    rows, reasons, same = [], [], []
     for task in scores["tasks"].values():
+        equal = []
         for name, entry in task["encoders"].items():
             if entry["before"] is None and entry["after"] is None:
                 continue  # stands under the undefined scores
-            numbers = [_score(entry["before"]), _score(entry["after"]), _difference(entry["difference"])]
-            tests = [_interval(entry), _p(entry["p_calibrated"]), _p(entry["p_holm"])] if scores["paired"] else []
-            of = len(entry["labels"]) + len(entry["left_out"])
-            labels = f"{len(entry['labels'])} of {of}" if of else "summary"
-            rows.append([task["title"], name, *numbers, *tests, labels])
-            reasons += [f"{name}: {entry['reason']}"] if entry["reason"] and entry["reason"] != scores["reason"] else []
-    tests = [f"{scores['level']:.0%} interval", "p", "p Holm"] if scores["paired"] else []
+            if entry["p_calibrated"] == 1.0 and entry["low"] is None:
+                equal.append(name)  # no split differs
+                continue
+            rows.append([task["title"], name, *_numbers(entry), *(_tests(entry) if scores["paired"] else ())])
+            rows[-1].append(f"{len(entry['labels'])} of {len(entry['labels']) + len(entry['left_out'])}")
+            reasons += [f"{name}: {entry['reason']}"] if entry["reason"] not in (None, scores["reason"]) else []
+        if equal:
+            same.append(f"{task['title']} ({equal[0] if len(equal) == 1 else f'{len(equal)} encoders'})")
+    sentences += [f"The same scores in every split: {', '.join(same)}."] if same else []
     if rows and scores["paired"]:
         sentences.append(
             "Paired over the splits; p and interval with the calibrated variance (docs/statistics.md), Holm's "
@@ -151,21 +164,26 @@ def _scores(scores: Mapping[str, Any], before: str, after: str, sentences: list[
         sentences.append(f"No paired test: {scores['reason']}.")
     sentences += [f"{reason}." for reason in dict.fromkeys(reasons)]
     if rows or sentences:
+        tests = [f"{scores['level']:.0%} interval", "p", "p Holm"] if scores["paired"] else []
         head = ["task", "encoder", before, after, "difference", *tests, "labels"]
         yield Section("Scores: means over the labels that both have", sentences, head, rows)
     if scores["largest"]:
-        largest = [
-            [
-                *(row["label"], MEASURES[row["measure"]], row["encoder"]),
-                *(_score(row["before"]), _score(row["after"]), _difference(row["difference"])),
-            ]
-            for row in scores["largest"]
-        ]
+        rows = [[row["label"], MEASURES[row["measure"]], row["encoder"], *_numbers(row)] for row in scores["largest"]]
         head = ["label", "measure", "encoder", before, after, "difference"]
-        yield Section("Largest changes of single labels (picked for their size: not tested)", (), head, largest)
+        yield Section("Largest changes of single labels (picked for their size: not tested)", (), head, rows)
     undefined = list(_undefined(scores["nulls"], before, after))
     if undefined:
         yield Section("Undefined scores", (), ["measure", "encoders", "labels", "why"], undefined)
+
+
+def _numbers(entry: Mapping[str, Any]) -> list[str]:
+    difference = NOTHING if entry["difference"] is None else f"{entry['difference']:+.4f}"
+    return [*(NOTHING if entry[key] is None else f"{entry[key]:.4f}" for key in ("before", "after")), difference]
+
+
+def _tests(entry: Mapping[str, Any]) -> list[str]:
+    interval = NOTHING if entry["low"] is None else f"{entry['low']:+.3f} to {entry['high']:+.3f}"
+    return [interval, *(_p(entry[key]) for key in ("p_calibrated", "p_holm"))]
 
 
 def _undefined(nulls: Sequence[Mapping[str, Any]], before: str, after: str) -> Iterator[list[str]]:
@@ -184,17 +202,5 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 2 else f"{names[0]}, … ({len(names)})"
 
 
-def _score(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.4f}"
-
-
-def _difference(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:+.4f}"
-
-
-def _interval(entry: Mapping[str, Any]) -> str:
-    return NOTHING if entry["low"] is None else f"{entry['low']:+.4f} to {entry['high']:+.4f}"
-
-
 def _p(value: float | None) -> str:
-    return NOTHING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return NOTHING if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"

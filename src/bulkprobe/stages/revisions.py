@@ -82,7 +82,7 @@ def _open(name: str) -> Any:
         raise UserError(f"{name}: this folder is in no DVC project; run the command in the study's folder") from None
     try:
         files = DVCFileSystem(top, rev=None if name == WORKSPACE else name)
-        files.exists("/params.yaml")  # opens it
+        files.ls("/", detail=False)  # opens it
     except (DvcException, SCMError) as problem:
         if "not a git repository" in str(problem):
             raise UserError(f"{name}: the study is not under git, so it has no revisions; run `git init`") from None
