@@ -18,6 +18,7 @@ from bulkprobe.report.context import ReportContext
 from bulkprobe.report.tables import summarise
 from bulkprobe.stages import compare
 
+TOP = Path(__file__).resolve().parents[2]
 SPLITS = 10
 SLOPES = {"EGFR": 1.8, "KRAS": 1.6, "TP53": 1.6, "PIK3CA": 0.7, "PBRM1": 0.6, "BAP1": 0.0}
 GENES = ("EGFR", "KRAS", "TP53", "PIK3CA", "PBRM1", "BAP1")
@@ -112,7 +113,7 @@ def beside(encoder: str, label: str, per_split: list[float | None]) -> dict[str,
 
 def compared(mutation: dict[str, Any], survival: dict[str, Any], n_boot: int = 1000) -> dict[str, Any]:
     """What the stage `compare` says of these metrics; bootstrap intervals are invented, a little narrower."""
-    params = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+    params = load_params(TOP / "params.yaml")
     metrics = {name: {"mutation": mutation[name], "survival": survival[name]} for name in mutation}
     content = compare.run(metrics, {}, pd.Series(dtype=str), params, n_boot=0)
     for task in content["tasks"].values():
@@ -160,11 +161,7 @@ def context(seed: int = 7, patients_per_type: int = 70, types: tuple[str, ...] =
         planted=_planted(mutation, survival),
         predictions=predictions,
         samples=samples,
-        params={
-            "splits": {"scheme": "random", "n_splits": 10, "test_fraction": 0.2, "seed": 20260421},
-            "probe_mutation": {"penalties": [0.0001, 0.01, 1.0], "inner_folds": 5},
-            "probe_survival": {"penalties": [0.001, 0.1, 10.0], "inner_folds": 5, "endpoints": ["OS", "PFI"]},
-        },
+        params=load_params(TOP / "params.yaml").model_dump(mode="json", exclude={"embed", "encoders", "fetch"}),
         version="0.1.0",
         compare=compared(mutation, survival),
     )

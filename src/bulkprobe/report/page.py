@@ -10,6 +10,7 @@ from markupsafe import Markup
 from bulkprobe.report import cells, cells_survival, comparison, figures, tables
 from bulkprobe.report.context import ReportContext
 from bulkprobe.report.drawings import draw
+from bulkprobe.report.methods import bibtex, methods_text, references
 from bulkprobe.report.tables import REFERENCE
 
 SOURCE_STUDY = (
@@ -58,6 +59,8 @@ def render_page(context: ReportContext) -> str:
         not_yet=NOT_YET,
         study=SOURCE_STUDY,
         study_link=SOURCE_LINK,
+        methods=methods_text(context),
+        bibtex=bibtex(references(context)),
         drawings=draw(context, tasks, mutation, survival, planted),
         headline=cells.headline(tasks, context.cards, splits, common, width),
         genes=cells.genes(mutation),

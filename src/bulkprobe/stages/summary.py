@@ -14,6 +14,7 @@ from bulkprobe.encoders import get_encoder
 from bulkprobe.files import atomic_path, read_json, write_json
 from bulkprobe.params import Params, load_params
 from bulkprobe.report.context import ReportContext
+from bulkprobe.report.methods import bibtex, methods_text, references
 from bulkprobe.report.page import render_page
 from bulkprobe.report.plots import write_plots
 from bulkprobe.report.tables import headline, summarise
@@ -62,6 +63,9 @@ def main() -> str:
     )
     with atomic_path(paths.REPORT) as aside:
         aside.write_text(render_page(context), encoding="utf-8")
+    for path, text in ((paths.METHODS, methods_text(context)), (paths.REFERENCES, bibtex(references(context)))):
+        with atomic_path(path) as aside:
+            aside.write_text(f"{text}\n", encoding="utf-8")
     return (
         f"the report is {paths.REPORT}, the numbers are in {paths.SUMMARY} (see also: dvc plots show, dvc metrics show)"
     )
@@ -74,6 +78,8 @@ def card_of(name: str, params: Params) -> dict[str, Any]:
     attributes: Mapping[str, Any] = read_attributes(paths.store_path(name))
     return {
         "title": card.title,
+        "model": entry.model,
+        "options": dict(entry.options),
         "kind": card.kind,
         "pooling": card.pooling,
         "width": probed_width(attributes),
@@ -85,6 +91,7 @@ def card_of(name: str, params: Params) -> dict[str, Any]:
         "paper": card.paper,
         "licence": card.licence_weights,
         "release": attributes.get("release"),
+        "precision": attributes.get("precision"),
         "verified": attributes.get("verified"),
         "twin": bool(attributes.get("untrained_twin", False)),
         "draw_noise": (attributes.get("draw_noise") or {}).get("ratio"),
