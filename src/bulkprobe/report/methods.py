@@ -197,13 +197,14 @@ def _labels(params: Mapping[str, Any]) -> str:
     site = ", with no tissue source site on both sides" if splits["scheme"] == "site" else ""
     hotspots = f", hotspots of {listed(mutation['hotspot_genes'])} apart" if mutation["hotspot_genes"] else ""
     within = "; ".join(f"{listed(genes)} in {name}" for name, genes in mutation["within_type"].items())
+    within = f", and of {within}" if within else ""
     endpoints = listed([ENDPOINTS[name] for name in survival["endpoints"]])
     return (
         f"Patients were split {splits['n_splits']} times at random into {1 - share:.0%} training and {share:.0%} test "
         f"patients{site}, the same for every encoder (seed {params['base']['seed']}); each split is that of "
-        "200 draws which is best balanced in cancer types and labels [@morgan2012]. Mutation labels: non-silent "
-        f"mutations of {listed(mutation['genes'])}{hotspots}, over all cancers{f', and of {within}' if within else ''}; at least "
-        f"{mutation['min_positives']} patients of either status. Survival labels: {endpoints} in "
+        "200 draws which is best balanced in cancer types and labels [@morgan2012]. Mutation labels: "
+        f"non-silent mutations of {listed(mutation['genes'])}{hotspots}, over all cancers{within}; "
+        f"at least {mutation['min_positives']} patients of either status. Survival labels: {endpoints} in "
         f"{listed(survival['types'])}; at least {survival['min_events']} events."
     )
 
