@@ -93,7 +93,7 @@ def write_lab(folder: Path) -> Path:
 def test_version_and_help(run: Run) -> None:
     assert run("--version").out == f"bulkprobe {__version__}\n"
     commands = run("--help").out
-    for name in ("encoders", "fetch", "cohort", "check", "embed", "probe", "predict", "report", "verify"):
+    for name in ("encoders", "fetch", "cohort", "check", "embed", "probe", "predict", "report", "diff", "verify"):
         assert name in commands
         assert run(name, "--help").status == 0
 
@@ -197,6 +197,8 @@ def test_report_and_verify(run: Run, made: Path, tmp_path: Path) -> None:
     (copy / "metrics/report.html").unlink()
     assert "metrics/report.html" in run("report", folder=copy).out
     assert (copy / "metrics/report.html").read_bytes() == before
+    assert "simulated" in (copy / "metrics/methods.md").read_text()
+    assert (copy / "metrics/references.bib").read_text().startswith("@inproceedings{kim2026,")
     done = run("verify", folder=copy)
     assert done.status == 0
     assert done.out.count("scores equal to those recomputed from the predictions") == 6

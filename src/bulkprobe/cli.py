@@ -232,6 +232,25 @@ def report() -> None:
 
 
 @app.command()
+def diff(
+    before: Annotated[str, typer.Argument(metavar="REV1", help="A git revision, an experiment's name, or workspace.")],
+    after: Annotated[str, typer.Argument(metavar="REV2", help="What it is compared with.")] = "workspace",
+    output: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Markdown instead of plain text.")] = False,
+) -> None:
+    """Compare two experiments: settings, files, and which scores moved by more than chance."""
+    from bulkprobe.files import write_json
+    from bulkprobe.stages.diff import diff as compare
+    from bulkprobe.stages.diff_text import lines
+
+    result = compare(before, after)
+    if output is not None:
+        write_json(output, result)
+    for line in lines(result, markdown):
+        typer.echo(line)
+
+
+@app.command()
 def verify() -> None:
     """Check the pipeline's results against each other: splits, stores, and metrics recomputed from predictions."""
     from bulkprobe.api import verify_results

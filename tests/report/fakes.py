@@ -19,6 +19,7 @@ from bulkprobe.report.context import ReportContext
 from bulkprobe.report.tables import summarise
 from bulkprobe.stages import compare
 
+TOP = Path(__file__).resolve().parents[2]
 SPLITS = 10
 SLOPES = {"EGFR": 1.8, "KRAS": 1.6, "TP53": 1.6, "PIK3CA": 0.7, "PBRM1": 0.6, "BAP1": 0.0}
 GENES = ("EGFR", "KRAS", "TP53", "PIK3CA", "PBRM1", "BAP1")
@@ -119,7 +120,7 @@ def compared(
     biology: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the stage `compare` says of these metrics; bootstrap intervals are invented, a little narrower."""
-    params = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+    params = load_params(TOP / "params.yaml")
     entries = {
         name: EncoderEntry(model=name, release=None if name in BASELINES else "untrained", enabled=True, options={})
         for name in mutation
@@ -182,11 +183,7 @@ def context(seed: int = 7, patients_per_type: int = 70, types: tuple[str, ...] =
         planted=_planted(mutation, survival),
         predictions=predictions,
         samples=samples,
-        params={
-            "splits": {"scheme": "random", "n_splits": 10, "test_fraction": 0.2, "seed": 20260421},
-            "probe_mutation": {"penalties": [0.0001, 0.01, 1.0], "inner_folds": 5},
-            "probe_survival": {"penalties": [0.001, 0.1, 10.0], "inner_folds": 5, "endpoints": ["OS", "PFI"]},
-        },
+        params=load_params(TOP / "params.yaml").model_dump(mode="json", exclude={"embed", "encoders", "fetch"}),
         version="0.1.0",
         compare=compared(mutation, survival, shift=shift, biology=biology),
         shift=shift,

@@ -21,6 +21,7 @@ from bulkprobe.report import (
 )
 from bulkprobe.report.context import ReportContext
 from bulkprobe.report.drawings import draw
+from bulkprobe.report.methods import bibtex, methods_text, references
 from bulkprobe.report.tables import REFERENCE
 
 SOURCE_STUDY = (
@@ -80,6 +81,8 @@ def make_parts(context: ReportContext) -> dict[str, Any]:
         absent={name: card["absent"] for name, card in context.cards.items() if card.get("absent")},
         study=SOURCE_STUDY,
         study_link=SOURCE_LINK,
+        methods=methods_text(context),
+        bibtex=bibtex(references(context)),
         drawings=draw(context, tasks, mutation, survival, planted),
         headline=cells.headline(tasks, context.cards, splits, common, width),
         genes=cells.genes(mutation),

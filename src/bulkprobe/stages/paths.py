@@ -22,6 +22,8 @@ REPORT = METRICS / "report.html"
 PLOTS = METRICS / "plots"
 FIGURES = METRICS / "figures"
 TABLES = METRICS / "tables"
+METHODS = METRICS / "methods.md"
+REFERENCES = METRICS / "references.bib"
 # Hashes of downloads that their publishers do not state, kept in git from the first download on.
 SOURCE_LOCK = Path("data/sources.lock.json")
 

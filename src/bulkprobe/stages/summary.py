@@ -15,6 +15,7 @@ from bulkprobe.files import atomic_path, read_json, write_json
 from bulkprobe.params import Params, load_params
 from bulkprobe.report.context import ReportContext
 from bulkprobe.report.exports import write_figures, write_tables
+from bulkprobe.report.methods import bibtex, methods_text, references
 from bulkprobe.report.page import make_parts, render
 from bulkprobe.report.plots import write_plots
 from bulkprobe.report.tables import headline, summarise
@@ -72,6 +73,9 @@ def main() -> str:
         aside.write_text(render(parts), encoding="utf-8")
     write_figures(paths.FIGURES, parts["drawings"])
     write_tables(paths.TABLES, parts)
+    for path, text in ((paths.METHODS, methods_text(context)), (paths.REFERENCES, bibtex(references(context)))):
+        with atomic_path(path) as aside:
+            aside.write_text(f"{text}\n", encoding="utf-8")
     return (
         f"the report is {paths.REPORT}, its figures are in {paths.FIGURES}, its tables in {paths.TABLES}, "
         f"the numbers in {paths.SUMMARY} (see also: dvc plots show, dvc metrics show)"
@@ -85,6 +89,8 @@ def card_of(name: str, params: Params) -> dict[str, Any]:
     attributes: Mapping[str, Any] = read_attributes(paths.store_path(name))
     return {
         "title": card.title,
+        "model": entry.model,
+        "options": dict(entry.options),
         "kind": card.kind,
         "pooling": card.pooling,
         "width": probed_width(attributes),
@@ -96,6 +102,7 @@ def card_of(name: str, params: Params) -> dict[str, Any]:
         "paper": card.paper,
         "licence": card.licence_weights,
         "release": attributes.get("release"),
+        "precision": attributes.get("precision"),
         "verified": attributes.get("verified"),
         "twin": bool(attributes.get("untrained_twin", False)),
         "draw_noise": (attributes.get("draw_noise") or {}).get("ratio"),
