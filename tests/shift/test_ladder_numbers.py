@@ -7,7 +7,15 @@ from scipy.stats import ortho_group
 from sklearn.neighbors import NearestNeighbors
 
 from bulkprobe.shift import ladder
-from bulkprobe.shift.ladder import cosine_distance, linear_cka, mean_distance, nearest, neighbour_overlap, spread
+from bulkprobe.shift.ladder import (
+    cosine_distance,
+    linear_cka,
+    lost_from,
+    mean_distance,
+    nearest,
+    neighbour_overlap,
+    spread,
+)
 
 RNG = np.random.default_rng(11)
 ROWS = RNG.normal(size=(60, 7)).astype(np.float32)
@@ -101,3 +109,23 @@ def test_wide_unrelated_vectors_are_not_aligned() -> None:
 def test_alignment_of_too_few_or_constant_vectors_is_undefined() -> None:
     assert linear_cka(ROWS[:3], OTHER[:3]) is None
     assert linear_cka(ROWS, np.ones((60, 2))) is None
+
+
+@pytest.mark.parametrize(
+    ("full", "scores", "depth"),
+    [
+        (0.9, {1000: 0.6, 10_000: 0.69, 100_000: 0.7, 1_000_000: 0.9}, 10_000),
+        (0.9, {1000: 0.6, 10_000: 0.8, 100_000: 0.6}, 1000),  # what comes back was not lost
+        (0.9, {1000: None, 10_000: 0.8}, 1000),
+        (0.9, {1000: 0.3, 10_000: 0.2}, 10_000),
+        (0.9, {1000: 0.71, 10_000: 0.9}, None),
+        (0.54, {1000: 0.5}, None),
+        (None, {1000: None}, None),
+    ],
+)
+def test_half_of_a_score_is_lost_from_a_depth_on(
+    full: float | None, scores: dict[int, float | None], depth: int | None
+) -> None:
+    found, reason = lost_from(full, dict(reversed(scores.items())))
+    assert found == depth
+    assert (reason is None) == (depth is not None)

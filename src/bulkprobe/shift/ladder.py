@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 NEIGHBOURS = 10
 BLOCK = 512  # rows of distances held at a time
+SEEN = 0.55  # AUROC or C-index from which something is seen at all
 
 
 def cosine_distance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -28,14 +31,16 @@ def mean_distance(rows: np.ndarray) -> float | None:
 def nearest(rows: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
     """Return (n, k), the k rows of highest cosine to each row (n, width), without itself, nearest first.
 
-    By blocks of rows: O(n² width) time, O(n) memory. Of equals the row that stands first is nearer.
+    By blocks of rows: O(n² width) time, O(n) memory.
     """
     unit = _unit(rows)
     found = np.empty((len(rows), k), dtype=np.intp)
     for start in range(0, len(rows), BLOCK):
         block = -(unit[start : start + BLOCK] @ unit.T)
         block[np.arange(len(block)), start + np.arange(len(block))] = np.inf
-        found[start : start + BLOCK] = np.argsort(block, axis=1, kind="stable")[:, :k]
+        closest = np.argpartition(block, k - 1, axis=1)[:, :k]
+        order = np.argsort(np.take_along_axis(block, closest, axis=1), axis=1, kind="stable")
+        found[start : start + BLOCK] = np.take_along_axis(closest, order, axis=1)
     return found
 
 
@@ -47,8 +52,7 @@ def neighbour_overlap(one: np.ndarray, other: np.ndarray, k: int = NEIGHBOURS) -
     n = len(one)
     if n <= k + 1:
         return None
-    pairs = zip(nearest(one, k), nearest(other, k), strict=True)
-    return float(np.mean([len(np.intersect1d(a, b, assume_unique=True)) / k for a, b in pairs]))
+    return float((nearest(one, k)[:, :, None] == nearest(other, k)[:, None, :]).any(axis=2).mean())
 
 
 def linear_cka(one: np.ndarray, other: np.ndarray) -> float | None:
@@ -73,6 +77,22 @@ def spread(values: np.ndarray) -> dict[str, float | None]:
         return dict.fromkeys(("mean", "median", "low", "high"))
     low, median, high = np.quantile(found, [0.05, 0.5, 0.95])
     return {"mean": float(found.mean()), "median": float(median), "low": float(low), "high": float(high)}
+
+
+def lost_from(full: float | None, scores: Mapping[int, float | None]) -> tuple[int | None, str | None]:
+    """Return the largest depth from which on a score has lost half of what it has above 0.5 at full depth.
+
+    scores: AUROC or C-index by depth; None, nothing could be scored, counts as lost. Else None, and why.
+    """
+    if full is None or full < SEEN:
+        return None, f"there is nothing to lose: the score at full depth is {'undefined' if full is None else full}"
+    half, found = (full - 0.5) / 2, None
+    for depth in sorted(scores):
+        score = scores[depth]
+        if score is not None and score - 0.5 >= half:
+            break
+        found = depth
+    return found, None if found is not None else "it keeps more than half at every depth"
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -15,9 +15,10 @@ from bulkprobe.preprocess.draws import stream_of
 from bulkprobe.preprocess.thinning import thin
 from bulkprobe.probes.transform import FittedTransform
 from bulkprobe.probes.units import rounded
-from bulkprobe.shift.ladder import cosine_distance, mean_distance, neighbour_overlap, spread
+from bulkprobe.shift.ladder import cosine_distance, lost_from, mean_distance, neighbour_overlap, spread
 from bulkprobe.stages import probing
 from bulkprobe.stages.shift_probes import Predictions, Probes, Truth, fit_probes
+from bulkprobe.stages.shift_scores import MEANS
 from bulkprobe.stages.shift_subject import BLOCK, Subject, thinned_tpm
 
 READ = 256  # tumours whose counts are held at a time
@@ -80,7 +81,7 @@ def run_ladder(subject: Subject) -> dict[str, Any]:
         }
         for step in steps
     ]
-    target = subject.session.attributes.get("target_sum")
+    target, written = subject.session.attributes.get("target_sum"), judged.means().written()
     return {
         "reason": None,
         "n": len(tested.places),
@@ -89,10 +90,17 @@ def run_ladder(subject: Subject) -> dict[str, Any]:
         "target_sum": None if target is None else float(target),
         "rounded": any(step.fractions for step in steps),
         "between": significant(between),
-        "full": judged.means().written(),
+        "full": written,
         "gap": rounded(gap),
+        "half_lost": {task: _half_lost(task, written, depths) for task in MEANS},
         "depths": depths,
     }
+
+
+def _half_lost(task: str, full: Mapping[str, Any], depths: list[dict[str, Any]]) -> dict[str, Any]:
+    """From which depth on a mean has lost half of what it sees, or why there is no such depth."""
+    depth, reason = lost_from(full[task]["value"], {step["depth"]: step["scores"][task]["value"] for step in depths})
+    return {"depth": depth, "reason": reason}
 
 
 def _why_not(subject: Subject) -> str | None:

@@ -13,6 +13,7 @@ from bulkprobe.errors import some
 from bulkprobe.probes.units import rounded
 from bulkprobe.stages.tasks import HOTSPOT, PAN_CANCER
 
+MEANS = ("mutation_pan_cancer", "mutation_within_type", "survival")  # as the summary calls them
 ENDPOINT = "OS"  # the endpoint that the summary averages
 Value = tuple[float | None, str | None]  # and why it is None
 
@@ -33,13 +34,13 @@ class LabelScores:
     def written(self) -> dict[str, Any]:
         """Means over the labels that the summary averages, as far as they have a value, and every label's own score."""
         pan_cancer, survival = in_the_mean(self.mutation), _overall_survival(self.survival)
-        tables = {
-            "mutation_pan_cancer": {label: self.mutation[label] for label in pan_cancer},
-            "mutation_within_type": {label: self.within_type[label] for label in pan_cancer},
-            "survival": {label: self.survival[label] for label in survival},
-        }
+        tables = (
+            {label: self.mutation[label] for label in pan_cancer},
+            {label: self.within_type[label] for label in pan_cancer},
+            {label: self.survival[label] for label in survival},
+        )
         return {
-            **{task: _mean(values) for task, values in tables.items()},
+            **{task: _mean(values) for task, values in zip(MEANS, tables, strict=True)},
             "labels": {label: rounded(v) for label, (v, _) in sorted([*self.mutation.items(), *self.survival.items()])},
             "labels_within_type": {label: rounded(value) for label, (value, _) in sorted(self.within_type.items())},
         }
