@@ -1,1 +1,1 @@
-"""How far bulk input lies from single cells, and what a change of the input does to an embedding."""
+"""How far bulk tumours lie from single cells: in what an encoder reads, and in where it puts them."""
