@@ -64,21 +64,10 @@ class Subject:
         return self.expression.read(str((session or self.session).layer), rows)
 
     def thinned_values(self, thinned: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return what the session reads of samples whose counts were thinned to `thinned` (n, n_genes).
-
-        TPM are scaled gene by gene as the counts were, so that the source's effective lengths stay; a sample that lost
-        no count keeps its values exactly.
-        """
+        """Return what the session reads of samples whose counts were thinned to `thinned` (n, n_genes)."""
         if self.session.layer == "X":
             return thinned.astype(np.float32)
-        counts, tpm = self.expression.read("X", rows), self.values_of(rows)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rate = np.where(counts > 0, tpm.astype(np.float64) * thinned / counts, 0.0)
-        total = rate.sum(axis=1, keepdims=True)
-        scaled = np.where(total > 0, rate * (MILLION / np.where(total > 0, total, 1.0)), 0.0).astype(np.float32)
-        same = (thinned == counts).all(axis=1)
-        scaled[same] = tpm[same]
-        return scaled
+        return thinned_tpm(thinned, self.expression.read("X", rows), self.values_of(rows))
 
     def embed(self, values: np.ndarray, rows: np.ndarray, session: Session | None = None) -> np.ndarray:
         """Embed given values of samples by a session (default: the subject's own), (n, width) float32."""
@@ -90,6 +79,21 @@ class Subject:
     def restart(self, options: Mapping[str, Any]) -> Session:
         """Make the same encoder ready with other options; UserError where they do not fit."""
         return self.encoder.start(self.view, {**self.entry.options, **options}, self.weights)
+
+
+def thinned_tpm(thinned: np.ndarray, counts: np.ndarray, tpm: np.ndarray) -> np.ndarray:
+    """Return TPM (n, n_genes) of counts that were thinned from `counts` to `thinned`.
+
+    They are scaled gene by gene as the counts were, so that the source's effective lengths stay; a sample that lost no
+    count keeps its values exactly.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = np.where(counts > 0, tpm.astype(np.float64) * thinned / counts, 0.0)
+    total = rate.sum(axis=1, keepdims=True)
+    scaled = np.where(total > 0, rate * (MILLION / np.where(total > 0, total, 1.0)), 0.0).astype(np.float32)
+    same = (thinned == counts).all(axis=1)
+    scaled[same] = tpm[same]
+    return scaled
 
 
 def open_subject(name: str, params: Params) -> Subject | Store:
