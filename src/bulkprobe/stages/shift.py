@@ -74,7 +74,15 @@ def header(
         "absent": absent,
         "parameters": parameters,
         "parameters_reason": reason,
+        "trained_on": encoder.card.trained_on,
+        "training_samples": training_samples(encoder, attributes.get("release")),
+        "saw_tcga": encoder.card.release_saw_tcga(attributes.get("release")),
     }
+
+
+def training_samples(encoder: Encoder, release: str | None) -> int | None:
+    """Return how many cells or profiles a released checkpoint was trained on; None where nobody says, and untrained."""
+    return next((known.samples for known in encoder.card.releases if known.name == release), None)
 
 
 def run(subject: Subject) -> dict[str, Any]:
