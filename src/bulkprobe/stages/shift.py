@@ -5,7 +5,7 @@ Of the patients this stage's own part reads expression, site, plate and cancer t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from bulkprobe.shift.nuisance import Classes, Number, read_nuisances
 from bulkprobe.shift.sampling import chosen_ids
 from bulkprobe.stages import paths, probing
 from bulkprobe.stages.running import encoder_argument, run_stage
+from bulkprobe.stages.shift_feeding import run_feeding
+from bulkprobe.stages.shift_ladder import run_ladder
 from bulkprobe.stages.shift_reference import Cells, read_all, reference_of
 from bulkprobe.stages.shift_subject import BLOCK, Subject, open_subject
 from bulkprobe.stages.tasks import is_simulated
@@ -92,7 +94,6 @@ def run(subject: Subject) -> dict[str, Any]:
     chosen = [probed[place] for place in chosen_ids(params.base.seed, probed, params.shift.samples)]
     rows = subject.rows_of(chosen)
     cells = reference_of(subject, rows)
-    asked = params.shift.encoders[subject.name]
     attributes = {**subject.store.attributes, **subject.session.attributes}
     return {
         **header(subject.name, subject.encoder, attributes, None, is_simulated(subject.cohort)),
@@ -100,27 +101,9 @@ def run(subject: Subject) -> dict[str, Any]:
         "input": written(input_block(subject, rows, cells)),
         "space": written(space_block(subject, chosen, cells)),
         "nuisance": written(nuisance_block(subject)),
-        "ladder": _asked(subject, "ladder", asked.ladder, _ladder),
-        "feeding": _asked(subject, "feeding", asked.feeding, _feeding),
+        "ladder": run_ladder(subject),
+        "feeding": run_feeding(subject),
     }
-
-
-def _asked(subject: Subject, part: str, wanted: bool, run_part: Callable[[Subject], dict[str, Any]]) -> dict[str, Any]:
-    if wanted:
-        return run_part(subject)
-    return {"reason": f"not asked for: shift.encoders.{subject.name}.{part} is false in params.yaml"}
-
-
-def _ladder(subject: Subject) -> dict[str, Any]:
-    from bulkprobe.stages.shift_ladder import run_ladder
-
-    return run_ladder(subject)
-
-
-def _feeding(subject: Subject) -> dict[str, Any]:
-    from bulkprobe.stages.shift_feeding import run_feeding
-
-    return run_feeding(subject)
 
 
 def input_block(subject: Subject, rows: np.ndarray, cells: Cells) -> dict[str, Any]:
