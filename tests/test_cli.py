@@ -16,7 +16,7 @@ import yaml
 
 from bulkprobe import __version__, cli
 from bulkprobe.cohort.read import read_cohort
-from bulkprobe.encoders import MODELS
+from bulkprobe.encoders import MODELS, get_encoder
 from bulkprobe.files import read_json, tree_hash
 from bulkprobe.store import read_store
 from pipeline import TOP
@@ -105,6 +105,10 @@ def test_encoders_lists_every_model_with_its_facts(run: Run) -> None:
         assert f"\n{model}: " in "\n" + done.out
     for fact in ("reads:", "gene ids:", "vector:", "options:", "code:", "weights:", "saw in training:"):
         assert done.out.count(fact) == len(MODELS)
+    for fact in ("a token's value:", "trained on:", "saw TCGA:", "priors:"):
+        assert done.out.count(fact) == sum(get_encoder(model).card.kind == "foundation" for model in MODELS)
+    assert "not stated; latest: yes" in done.out
+    assert done.out.count("circular scores:") == 3
 
 
 @pytest.mark.parametrize("nested", ["the section itself", "files", "cohort.files"])

@@ -163,6 +163,7 @@ def test_old_symbols_and_bare_ensembl_ids_find_their_gene(folder: Path) -> None:
     np.testing.assert_array_equal(session.embed(COUNTS, view(old).obs), vectors(folder))
     assert session.attributes["genes_renamed"] == 4
     assert session.attributes["genes_matched"] == 300
+    assert session.known.tolist() == list(range(300))
 
 
 def test_of_a_symbol_that_stands_twice_the_first_column_counts(folder: Path) -> None:

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made import made_counts, made_genes, made_view
 
 from bulkprobe.encoders import get_encoder
-from bulkprobe.encoders.base import CohortView, Session, Weights
+from bulkprobe.encoders.base import CIRCULAR, CohortView, Session, Weights
 from bulkprobe.errors import Unfit, UserError
+from bulkprobe.nn.samples import Sample
 from bulkprobe.untrained import WRITERS, write_twin, write_untrained
 
 EVIDENCE = Path(__file__).parent / "evidence"
@@ -104,13 +106,7 @@ def test_the_order_of_the_genes_does_not_matter(start: Start, vectors: np.ndarra
 def test_genes_that_the_model_does_not_know_and_nobody_expresses_do_not_matter(
     start: Start, vectors: np.ndarray, n: int, seed: int
 ) -> None:
-    strange = pd.DataFrame(
-        {
-            "ensembl_id": [f"ENSG9{i:010d}" for i in range(n)],
-            "symbol": [f"NOSUCH{i}" for i in range(n)],
-            "length": 900.0,
-        }
-    )
+    strange = strange_genes(n)
     places = np.random.default_rng(seed).permutation(len(GENES) + n)
     genes = pd.concat([GENES, strange], ignore_index=True).iloc[places].reset_index(drop=True)
     counts = np.concatenate([COUNTS, np.zeros((N, n), np.float32)], axis=1)[:, places]
@@ -195,13 +191,127 @@ def test_a_sample_with_impossible_values_names_itself(start: Start, value: float
 
 
 def test_what_enters_the_model_is_told(start: Start) -> None:
-    from bulkprobe.nn.samples import Sample
-
     session: Any = start()
     tokens = session.tokens(COUNTS[0], Sample("S0", 0))
     assert len(tokens.columns) == len(tokens.values)
     assert len(set(tokens.columns.tolist())) == len(tokens.columns)
-    assert set(tokens.columns.tolist()) <= set(range(len(GENES)))
+    assert set(tokens.columns.tolist()) <= set(session.known.tolist())
+
+
+def strange_genes(n: int) -> pd.DataFrame:
+    """Genes that no model knows."""
+    names = {"ensembl_id": [f"ENSG9{i:010d}" for i in range(n)], "symbol": [f"NOSUCH{i}" for i in range(n)]}
+    return pd.DataFrame({**names, "length": 900.0})
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_known_are_the_columns_that_a_match_by_hand_finds(model: str, folder: Path, start: Start, seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(len(GENES) + 40)
+    genes = pd.concat([GENES, strange_genes(40)], ignore_index=True).iloc[order].reset_index(drop=True)
+    counts = np.concatenate([COUNTS, np.ones((N, 40), np.float32)], axis=1)[:, order]
+    session: Any = start(genes, counts)
+    names = vocabulary_of(model, folder)
+    by_hand = [i for i, gene in enumerate(genes.itertuples()) if gene.ensembl_id in names or gene.symbol in names]
+    assert session.known.tolist() == by_hand
+    assert set(by_hand) == set(np.flatnonzero(order < len(GENES)))  # in whatever order the genes stand
+    assert set(session.tokens(counts[0], Sample("S0", 0)).columns.tolist()) <= set(by_hand)
+
+
+def vocabulary_of(model: str, folder: Path) -> set[str]:
+    from importlib import import_module
+
+    return set(import_module(f"bulkprobe.encoders.{model}").gene_vectors(folder)[0])
+
+
+# Which columns of a gene that stands twice a model takes, where not all.
+ONE_COLUMN = {"cellfm": "first", "scbert": "first", "scfoundation": "first", "sclong": "last", "toy": "first"}
+
+
+def test_known_follows_the_own_rule_of_a_model_for_a_gene_that_stands_twice(model: str, start: Start) -> None:
+    genes = pd.concat([GENES, GENES.iloc[:30]], ignore_index=True)
+    session: Any = start(genes, np.concatenate([COUNTS, COUNTS[:, :30]], axis=1))
+    left_out = {"first": range(320, 350), "last": range(30)}.get(ONE_COLUMN.get(model, ""), range(0))
+    assert session.known.tolist() == sorted(set(range(350)) - set(left_out))
+    if session.states is not None:
+        with torch.inference_mode():
+            columns, states = session.states(np.concatenate([COUNTS[0], COUNTS[0, :30]]), Sample("S0", 0))
+        assert len(columns) == len(states)
+        assert set(columns.tolist()) <= set(session.known.tolist())
+
+
+def test_pooling_the_states_gives_the_embedding(model: str, start: Start) -> None:
+    choices = get_encoder(model).card.choices
+    if "mean" not in choices["pooling"]:
+        pytest.skip("this model has no mean over its tokens")
+    session: Any = start(pooling="mean", **({"positions": "measured"} if "positions" in choices else {}))
+    vectors = session.embed(COUNTS, obs_of(range(N)))
+    for row in range(N):
+        sample = Sample(f"S{row}", row)
+        with torch.inference_mode():
+            columns, states = session.states(COUNTS[row], sample)
+        assert columns.shape == (len(states),)
+        assert len(set(columns.tolist())) == len(columns)
+        assert set(columns.tolist()) == set(session.tokens(COUNTS[row], sample).columns.tolist())
+        width = states.shape[1]  # BulkFormer's vector has three numbers of the sample behind it
+        np.testing.assert_allclose(states.double().mean(0), vectors[row, :width], atol=1e-6, rtol=0)
+
+
+def test_a_state_is_its_own_gene_s_in_whatever_order_the_genes_stand(start: Start) -> None:
+    plain: Any = start()
+    if plain.states is None:
+        pytest.skip("this model has no states of genes")
+    order = np.random.default_rng(9).permutation(len(GENES))
+    shuffled: Any = start(GENES.iloc[order].reset_index(drop=True), COUNTS[:, order])
+    with torch.inference_mode():
+        columns, states = plain.states(COUNTS[0], Sample("S0", 0))
+        moved, again = shuffled.states(COUNTS[0, order], Sample("S0", 0))
+    by_gene = dict(zip(order[moved].tolist(), again, strict=True))
+    assert set(by_gene) == set(columns.tolist())
+    found = torch.stack([by_gene[column] for column in columns.tolist()])
+    np.testing.assert_allclose(found, states, atol=5e-5)
+
+
+def test_the_states_do_not_depend_on_pooling_and_positions(model: str, start: Start) -> None:
+    choices = get_encoder(model).card.choices
+    found = []
+    for option in ("pooling", "positions"):
+        for value in choices.get(option, ()):
+            session: Any = start(**{option: value})
+            if session.states is None:
+                pytest.skip("this model has no states of genes")
+            with torch.inference_mode():
+                found.append(session.states(COUNTS[0], Sample("S0", 0)))
+    for columns, states in found[1:]:
+        np.testing.assert_array_equal(columns, found[0][0])
+        np.testing.assert_array_equal(states, found[0][1])
+
+
+def test_the_card_says_what_a_reader_of_the_numbers_must_know(model: str) -> None:
+    card = get_encoder(model).card
+    assert card.reads
+    assert card.trained_on in ("single cells", "bulk")
+    assert set(card.circular) <= set(CIRCULAR)
+    assert all(card.circular.values())
+    assert not card.circular or card.priors not in ("", "none")
+    assert all(release.samples is None or 100_000 < release.samples < 1_000_000_000 for release in card.releases)
+    for release in card.releases:
+        expected = card.saw_tcga if release.saw_tcga is None else release.saw_tcga
+        assert card.release_saw_tcga(release.name) is expected
+    assert card.release_saw_tcga(None) is card.saw_tcga
+    assert card.release_saw_tcga("untrained") is card.saw_tcga
+
+
+def test_contamination_priors_and_sizes_of_training_are_on_the_cards() -> None:
+    cards = {name: get_encoder(name).card for name in WRITERS}
+    assert set(cards["sclong"].circular) == {"coexpression", "go"}
+    assert set(cards["scbert"].circular) == set(cards["bulkformer"].circular) == {"coexpression"}
+    assert [name for name, card in cards.items() if card.trained_on == "bulk" and name != "toy"] == ["bulkformer"]
+    assert cards["bulkformer"].release_saw_tcga("latest") is True
+    assert cards["bulkformer"].release_saw_tcga("147M") is None
+    assert cards["geneformer"].release("V1-10M").samples == 30_000_000
+    assert cards["geneformer"].release("V2-104M").samples == 104_000_000
+    assert cards["scgpt"].release("continual-pretrained").samples is None
+    assert cards["scgpt"].release("kidney").samples == 814_000
 
 
 def test_the_store_can_record_the_attributes(start: Start) -> None:
@@ -211,6 +321,8 @@ def test_the_store_can_record_the_attributes(start: Start) -> None:
     assert told["gene_coverage"] == pytest.approx(told["genes_matched"] / told["genes_of_model"], abs=1e-6)
     assert told["genes_of_cohort"] == 320
     assert told["probe_transform"] == {"kind": "none"}
+    assert isinstance(told["parameters_used"], int)
+    assert told["parameters_used"] > 0
 
 
 def test_the_stand_in_is_the_same_each_time_and_another_with_another_seed(

@@ -175,6 +175,31 @@ def test_ids_are_known_without_version_in_any_case_and_when_retired(copy: Callab
     assert sorted(found[1:-1]) == sorted([a, b, c])
 
 
+def test_known_are_also_retired_ids_and_the_parameters_are_those_of_the_blocks_that_run(
+    copy: Callable[[str], Path],
+) -> None:
+    folder = copy("V2")
+    a, b, c = GENES.ensembl_id[:3]
+    rewrite(folder, "ensembl_mapping_dict", lambda known: {**known, "ENSG999": c})
+    var = pd.DataFrame({"ensembl_id": ["ENSG000", "ENSG999", f"{a}.12", c, b.lower()], "symbol": ""})
+    session = start(folder, made_view(var.assign(length=1000.0), np.ones((1, 5), np.float32)))
+    assert session.known.tolist() == [1, 2, 3, 4]
+    assert session.states is not None
+    with torch.inference_mode():
+        columns, states = session.states(np.array([9, 8, 7, 6, 5], np.float32), Sample("S0", 0))
+    assert set(columns.tolist()) == {1, 2, 4}  # the third column is summed into the first
+    assert len(states) == 3
+
+    tensors = load_file(next(folder.rglob("model.safetensors")))
+    depth = 1 + max(int(name.split(".")[3]) for name in tensors if name.startswith("bert.encoder.layer."))
+    last = f"bert.encoder.layer.{depth - 1}."
+    sizes = {name: tensor.numel() for name, tensor in tensors.items() if name.startswith("bert.")}
+    sizes.pop("bert.embeddings.position_ids", None)
+    whole = sum(sizes.values())
+    assert start(folder, layer=0).attributes["parameters_used"] == whole
+    assert session.attributes["parameters_used"] == whole - sum(n for name, n in sizes.items() if last in name)
+
+
 def test_an_id_that_the_mapping_lacks_is_not_taken(copy: Callable[[str], Path]) -> None:
     folder = copy("V1")
     a, b = GENES.ensembl_id[:2]

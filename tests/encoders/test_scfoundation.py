@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from bulkprobe.encoders.base import CohortView, Weights
-from bulkprobe.encoders.scfoundation import CARD, ENCODER, Config, gene_vectors, load, tokenise
+from bulkprobe.encoders.scfoundation import CARD, ENCODER, Config, Network, gene_vectors, load, tokenise
 from bulkprobe.errors import UserError
+from bulkprobe.nn.rename import parameters_of
 from bulkprobe.nn.samples import Sample, Samples
 from bulkprobe.untrained.scfoundation import CHECKPOINT, N_GENES, VOCABULARY, twin, write
 from encoders.made import made_counts, made_genes, made_view
@@ -388,3 +389,10 @@ def test_the_estimate_of_work_follows_the_card() -> None:
     assert CARD.memory is not None
     assert CARD.memory(12_000) == pytest.approx(2.95e8, rel=0.01)
     assert CARD.releases[0].width == 4 * Config().width
+
+
+def test_the_parameters_of_an_embedding_are_those_on_the_card() -> None:
+    with torch.device("meta"):
+        used = parameters_of(Network(Config(), 19_264))
+    left_out = 2 * 768  # the vectors of masked and padded values stand beside the embedding's
+    assert f"{used + left_out:,} of the parameters" in CARD.releases[0].note

@@ -17,6 +17,9 @@ from bulkprobe.preprocess.normalise import COUNTS_ALONE, log_expression
 # Scales that the expression baselines can take; z-scores stay as they are.
 LOG_SCALES = ("counts", COUNTS_ALONE, "tpm", "rsem_normalised", "zscore")
 COUNT_SCALES = ("counts", COUNTS_ALONE, "rsem_normalised")  # read counts, or a factor per sample away from them
+# Scores of gene vectors that a built-in prior can decide beforehand: regression on co-expression in the cohort, and
+# recovery of gene sets of a collection.
+CIRCULAR = ("coexpression", "go", "reactome", "hallmark")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Release:
     parameters: int | None  # None where nobody has published it
     terms: str = ""  # what a user must accept before downloading
     note: str = ""
+    samples: int | None = None  # cells or bulk profiles seen in pre-training, as published; None: not published
+    saw_tcga: bool | None = None  # where the release differs from its card; None: as the card says
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,11 @@ class Card:
     pooling: str  # how one vector a sample comes about
     scales: tuple[str, ...]  # expression scales it can take; empty: it reads no expression
     pretraining: str  # what it has seen, TCGA above all
-    saw_tcga: bool | None = False  # None: not stated by the authors
+    saw_tcga: bool | None = False  # None: not stated by the authors; a release may say otherwise: `release_saw_tcga`
+    trained_on: Literal["single cells", "bulk", ""] = ""  # empty: a baseline
     priors: str = ""  # knowledge of genes built in by construction (graphs, gene vectors), and from what data
+    circular: Mapping[str, str] = field(default_factory=dict)  # of CIRCULAR: which scores the priors decide, and why
+    reads: str = ""  # what a token's value is (`nn/samples.py::Tokens`), as an axis is titled
     paper: str = ""
     licence_code: str = "Apache-2.0"
     licence_weights: str = "none"
@@ -82,6 +90,14 @@ class Card:
             known = ", ".join(["untrained", *found]) if found else "none (a baseline has no weights)"
             raise UserError(f"{self.name} has no release {name!r}; known: {known}")
         return found[name]
+
+    def release_saw_tcga(self, name: str | None) -> bool | None:
+        """Whether weights saw TCGA in training: what their release says, else (also for unknown ones) the card.
+
+        None: not stated by the authors.
+        """
+        said = next((release.saw_tcga for release in self.releases if release.name == name), None)
+        return self.saw_tcga if said is None else said
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from bulkprobe.nn.gene_graph import normalised, read_edges, spread
 from bulkprobe.nn.performer import Performer, parts
 from bulkprobe.nn.performer_pytorch import COUNTER, join_queries_keys_values, layer_keys, without_doubles
 from bulkprobe.nn.pooling import pool
-from bulkprobe.nn.rename import depth_of, load_strict, rename
+from bulkprobe.nn.rename import depth_of, load_strict, parameters_of, rename
 from bulkprobe.nn.samples import Sample, Samples, Tokens
 from bulkprobe.nn.waves import ABSENT, polynomials, wave_coefficients
 from bulkprobe.preprocess.normalise import MILLION
@@ -307,7 +307,8 @@ def _original(name: str, width: str, parameters: str, identifier: str, sha256: s
     note = "md5 of the graph: reported by third parties; the release's ESM2 table plays no part here and is not fetched"
     if sha256:
         note += "; sha256 of the checkpoint: from the authors' benchmark record, not from the download page"
-    return Release(name, (checkpoint, *SHARED_FILES), int(width) + 3, int(parameters), note=note)
+    files = (checkpoint, *SHARED_FILES)
+    return Release(name, files, int(width) + 3, int(parameters), note=note, samples=500_000)  # "over 500,000"
 
 
 def _latest() -> Release:
@@ -317,7 +318,8 @@ def _latest() -> Release:
         "another network (V1 Plus, 19,973 genes), whose 719,174 profiles include GDC, hence TCGA; its authors specify "
         "the mean over measured genes as the vector of a sample"
     )
-    return Release("latest", files, 768, 101_323_778, note=note)
+    # Of the profiles of its corpus 7,348 were for validation.
+    return Release("latest", files, 768, 101_323_778, note=note, samples=711_826, saw_tcga=True)
 
 
 CARD = Card(
@@ -330,7 +332,11 @@ CARD = Card(
     pretraining="over 500,000 human bulk RNA-seq profiles (PreBULK); which samples is not stated, so TCGA cannot be "
     "ruled out; bulkformer-latest: 719,174 profiles of ARCHS4, GDC (TCGA), GTEx, DiSignAtlas",
     saw_tcga=None,
-    priors="gene graph: co-expression in TCGA, in all releases",
+    trained_on="bulk",
+    priors="gene graph: co-expression in TCGA, in all releases; no protein language model: the ESM2 vectors that come "
+    "with the originals are not read by the network",
+    circular={"coexpression": "its gene graph is co-expression in TCGA"},
+    reads="ln(1 + TPM)",
     paper="Kang, Fan, Yi, Cui, Cui 2026, Cell Systems, 10.1016/j.cels.2026.101657",
     licence_code="MIT",
     licence_weights="not stated",
@@ -386,12 +392,23 @@ class BulkFormer:
         how = "mean" if chosen["pooling"] == "published" else chosen["pooling"]
         network = checkpoint.network
 
+        columns = np.sort(found.columns[np.unique(found.places, return_index=True)[1]])  # a gene's first
+        place_of = np.zeros(found.n_input, np.intp)
+        place_of[found.columns] = found.places
+
+        def run(x: np.ndarray, rows: Tensor | None) -> Tensor:
+            hidden: Tensor = network(torch.from_numpy(x).to(weights.device), rows).float()
+            return hidden
+
+        def states(values: np.ndarray, sample: Sample) -> tuple[np.ndarray, Tensor]:
+            rows = torch.from_numpy(place_of[columns]).to(weights.device)
+            return columns, run(log_tpm(values, found, per_kilobase), rows)
+
         def encode(values: np.ndarray, sample: Sample) -> Tensor:
             x = log_tpm(values, found, per_kilobase)
             chosen_rows = {"measured": x != ABSENT, "all": x == x, "expressed": x > 0}[chosen["positions"]]
             rows = None if chosen_rows.all() else torch.from_numpy(np.flatnonzero(chosen_rows)).to(weights.device)
-            states = network(torch.from_numpy(x).to(weights.device), rows)
-            vector = pool(states.float(), how)
+            vector = pool(run(x, rows), how)
             return vector if checkpoint.latest else torch.cat([vector, torch.from_numpy(summary(x)).to(vector)])
 
         def tokens(values: np.ndarray, sample: Sample) -> Tokens:
@@ -404,6 +421,7 @@ class BulkFormer:
             "positions": chosen["positions"],
             "values": "ln(TPM + 1)",
             "tpm_of": chosen["input"],
+            "parameters_used": parameters_of(network),
             "probe_transform": {"kind": "none"},
         }
         return Samples(
@@ -415,6 +433,8 @@ class BulkFormer:
             weights.device,
             weights.precision,
             weights.threads,
+            known=found.columns,
+            states=states,
         )
 
 

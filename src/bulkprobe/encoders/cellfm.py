@@ -45,7 +45,7 @@ from bulkprobe.errors import UserError
 from bulkprobe.nn.files import first_existing, one_line
 from bulkprobe.nn.mindspore import list_mindspore, read_mindspore
 from bulkprobe.nn.pooling import pool
-from bulkprobe.nn.rename import depth_of, load_strict, rename, stack
+from bulkprobe.nn.rename import depth_of, load_strict, parameters_of, rename, stack
 from bulkprobe.nn.retention import RetentionLayer, with_product
 from bulkprobe.nn.samples import Sample, Samples, Tokens, cores
 from bulkprobe.preprocess.hgnc import current_symbols, read_nomenclature
@@ -208,6 +208,7 @@ TERMS = (
     "CC-BY-NC-ND-4.0: not for commercial use, and neither the weights nor anything made of them may be passed on "
     "changed; downloading means accepting it"
 )
+CELLS = 100_000_000  # in pre-training, rounded by the authors
 SYMBOLS_SHA256 = "5299c6572fecf8cfd5d3f4f0a42bfa2783e79499d78caf9344420555f701153d"
 
 
@@ -218,7 +219,7 @@ def _release(name: str, weights: tuple[str, str], genes: tuple[str, int, str], p
         WeightFile(f"csv/{genes[0]}", (RAW + genes[0],), genes[1], genes[2]),
         WeightFile(f"csv/{NOMENCLATURE}", (RAW + NOMENCLATURE,), 5_004_395, SYMBOLS_SHA256),
     )
-    return Release(name, files, RELEASED_WIDTH, parameters, TERMS, note)
+    return Release(name, files, RELEASED_WIDTH, parameters, TERMS, note, CELLS)
 
 
 def _flop(n_expressed: int) -> float:
@@ -243,7 +244,9 @@ CARD = Card(
     scales=COUNT_SCALES,
     pretraining="100 million human cells (single-cell RNA-seq); the authors publish no list of the studies",
     saw_tcga=False,
+    trained_on="single cells",
     priors="none",
+    reads="ln(1 + counts per 10,000), counts capped at 100,000 a sample",
     paper=(
         "Zeng et al., CellFM: a large-scale foundation model pre-trained on transcriptomics of 100 million human "
         "cells. Nature Communications 16:4679 (2025), doi 10.1038/s41467-025-59926-5"
@@ -321,24 +324,32 @@ class Cellfm:
         network.to(device)
         threads = (weights.threads or cores()) if device.type == "cpu" else 1
         by_gene, by_value = network.tables(genes, torch.from_numpy(panel.rows), threads)
-        width = genes.shape[1]
+        width, used = genes.shape[1], genes.numel() + parameters_of(network)
         del genes  # 0.17 GB at the released size, of which nothing is needed any more
         how = "cls" if chosen["pooling"] == "published" else chosen["pooling"]
 
-        def one(levels: np.ndarray, places: np.ndarray) -> Tensor:
+        def run(levels: np.ndarray, places: np.ndarray, only_cls: bool = False) -> Tensor:
             rows, values = torch.from_numpy(places).to(device), torch.from_numpy(levels[places]).to(device)
-            hidden: Tensor = network(by_gene, by_value, rows, values, how == "cls")
-            return pool(hidden if how == "cls" else hidden[1:], how)
+            hidden: Tensor = network(by_gene, by_value, rows, values, only_cls)
+            return hidden if only_cls else hidden[1:]
 
         def encode(counts: np.ndarray, sample: Sample) -> Tensor:
             levels = panel.levels(counts)
-            vectors = [one(levels, places) for places in panel.choose(levels, sample.id, sample.row)]
+            drawn = panel.choose(levels, sample.id, sample.row)
+            vectors = [pool(run(levels, places, how == "cls"), how) for places in drawn]
             return vectors[0] if len(vectors) == 1 else torch.stack(vectors).mean(0)
 
-        def tokens(counts: np.ndarray, sample: Sample) -> Tokens:
+        def first_draw(counts: np.ndarray, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
             levels = panel.levels(counts)
-            places = panel.choose(levels, sample.id, sample.row)[0]  # of several draws the first
+            return levels, panel.choose(levels, sample.id, sample.row)[0]
+
+        def tokens(counts: np.ndarray, sample: Sample) -> Tokens:
+            levels, places = first_draw(counts, sample)
             return Tokens(panel.columns[places], levels[places])
+
+        def states(counts: np.ndarray, sample: Sample) -> tuple[np.ndarray, Tensor]:
+            levels, places = first_draw(counts, sample)
+            return panel.columns[places], run(levels, places)
 
         attributes = {
             **found.attributes(),
@@ -348,10 +359,12 @@ class Cellfm:
             "rounding": "half to even, after the cap",
             "heads": network.stack()[0].heads,
             "depth": len(network.layers),
+            "parameters_used": used,
             **{key: chosen[key] for key in ("pooling", "genes", "max_genes", "draw_seed", "draw_by", "draws")},
             "probe_transform": {"kind": "none"},
         }
-        return Samples(width, layer, attributes, encode, tokens, weights.device, weights.precision, weights.threads)
+        where = (weights.device, weights.precision, weights.threads)
+        return Samples(width, layer, attributes, encode, tokens, *where, known=found.columns, states=states)
 
 
 def _options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from bulkprobe.errors import UserError, some
 from bulkprobe.files import read_json
 from bulkprobe.nn.files import first_existing, read_pickle, read_safetensors, read_torch, tensors_of
 from bulkprobe.nn.pooling import pool
-from bulkprobe.nn.rename import load_strict, rename, stack
+from bulkprobe.nn.rename import load_strict, parameters_of, rename, stack
 from bulkprobe.nn.samples import Sample, Samples, Tokens
 from bulkprobe.nn.transformer import PostNormBlock
 from bulkprobe.preprocess.vocabulary import Alignment, align, gene_names, require_coverage
@@ -278,14 +278,20 @@ def _file(path: str, size: int, sha256: str) -> WeightFile:
 
 
 def _release(
-    name: str, width: int, parameters: int, config: tuple[int, str], tensors: tuple[int, str], note: str = ""
+    name: str,
+    width: int,
+    parameters: int,
+    cells: int,
+    config: tuple[int, str],
+    tensors: tuple[int, str],
+    note: str = "",
 ) -> Release:
     home, v1 = f"Geneformer-{name}", name.startswith("V1")
     stem = "geneformer/gene_dictionaries_30m/{}_gc30M.pkl" if v1 else "geneformer/{}_gc104M.pkl"
     facts = V1_DICTIONARIES if v1 else V2_DICTIONARIES
     dictionaries = (_file(stem.format(kind), size, sha256) for kind, size, sha256 in facts)
     weights = (_file(f"{home}/config.json", *config), _file(f"{home}/model.safetensors", *tensors))
-    return Release(name, (*weights, *dictionaries), width, parameters, note=note)
+    return Release(name, (*weights, *dictionaries), width, parameters, note=note, samples=cells)
 
 
 RELEASES = (
@@ -293,6 +299,7 @@ RELEASES = (
         "V2-104M",
         768,
         104_386_867,
+        104_000_000,
         (590, "467d4492f0dd53b4d60afffe20812db484ca1cf9fdbeb6a6e060e93564f70859"),
         (417_571_156, "fff5cba29ddd8792991fa77b4872246fbe548a178cebda3775cdc72b67780e7f"),
     ),
@@ -300,6 +307,7 @@ RELEASES = (
         "V2-104M_CLcancer",
         768,
         104_386_867,
+        118_000_000,
         (762, "b3e1f3e71b1df7238f0f1d6dda258d560ea84e5e9698351a1588cfad06321e18"),
         (417_571_156, "827738139bfed4bafa9d1f3df7c6146da2e3b85f7225076adc32c6eda0ba4357"),
         "V2-104M, trained on with about 14 million cells of cancer studies",
@@ -308,6 +316,7 @@ RELEASES = (
         "V2-316M",
         1152,
         316_354_867,
+        104_000_000,
         (591, "2cc4af3442644e84af71814a607b61c958d7b4e5ebde6791ab77b5f534ac6f6e"),
         (1_265_455_076, "965ceccea81953d362081ef3843560a0e4fef88d396c28017881f1e94b1246f3"),
         "what the authors' code takes by default",
@@ -316,6 +325,7 @@ RELEASES = (
         "V1-10M",
         256,
         10_288_722,
+        30_000_000,
         (565, "9cf69ca3bdb0215c4188b54c451b6f02adfe68b8f66011a57d0f32845133fd4b"),
         (41_183_536, "a5e33a757431643b3697de7ef6127950cdc49e06e58d4266b3a3ab191b683f14"),
         "the model of the Nature paper",
@@ -345,8 +355,11 @@ CARD = Card(
     pooling="published: V1 the mean over gene tokens, V2 the <cls> token, of the second-to-last layer; mean, max and "
     "median run over the gene tokens, all of them expressed",
     scales=(*COUNT_SCALES, "tpm"),
-    pretraining="single cells only: V1 about 30 million without malignant cells and cell lines, V2 about 104 million, "
-    "V2-104M_CLcancer 14 million cells of cancer studies more; no bulk sample, so no TCGA",
+    pretraining="single cells only: V1 about 30 million without malignant cells and cell lines, V2 about 104 million "
+    "that are no cancer, V2-104M_CLcancer 14 million cells of cancer studies more; no bulk sample, so no TCGA",
+    trained_on="single cells",
+    priors="none",
+    reads="counts per 10,000 over the gene's median in the corpus, by which genes are ranked",
     paper="Theodoris et al. 2023, Nature 618:616, 10.1038/s41586-023-06139-9; "
     "V2: Chen et al. 2024, bioRxiv, 10.1101/2024.08.16.608180",
     licence_code="Apache-2.0",
@@ -396,13 +409,18 @@ class GeneformerEncoder:
         require_coverage("geneformer", aligned, chosen["min_coverage"], CARD.gene_ids, names)
         tokeniser = Tokeniser.of(vocabulary, aligned, config.positions)
         model = model.to(weights.device)
-        genes = slice(1, -1) if vocabulary.special else slice(None)
+        depth = config.depth + back
+
+        def run(ids: np.ndarray, only_cls: bool = False) -> Tensor:
+            hidden: Tensor = model(torch.from_numpy(ids).to(weights.device), depth, 1 if only_cls else None)
+            return hidden[1:-1] if vocabulary.special and not only_cls else hidden
 
         def encode(values: np.ndarray, sample: Sample) -> Tensor:
-            ids, _ = tokeniser.rank(values)
-            cls = pooling == "cls"
-            hidden = model(torch.from_numpy(ids).to(weights.device), config.depth + back, 1 if cls else None)
-            return pool(hidden if cls else hidden[genes], pooling)
+            return pool(run(tokeniser.rank(values)[0], pooling == "cls"), pooling)
+
+        def states(values: np.ndarray, sample: Sample) -> tuple[np.ndarray, Tensor]:
+            ids, tokens = tokeniser.rank(values)
+            return tokens.columns, run(ids)
 
         return Samples(
             config.width,
@@ -415,6 +433,7 @@ class GeneformerEncoder:
                 "input": chosen["input"],
                 "target_sum": TARGET_SUM,
                 "max_genes": tokeniser.longest,
+                "parameters_used": parameters_of(model) - sum(map(parameters_of, model.blocks[depth:])),
                 "probe_transform": {"kind": "none"},
             },
             encode,
@@ -422,6 +441,8 @@ class GeneformerEncoder:
             weights.device,
             weights.precision,
             weights.threads,
+            known=aligned.columns,
+            states=states,
         )
 
 

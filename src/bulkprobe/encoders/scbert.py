@@ -41,7 +41,7 @@ from bulkprobe.errors import UserError, some
 from bulkprobe.nn.files import first_existing, one_line, read_torch, tensors_of
 from bulkprobe.nn.performer import Performer
 from bulkprobe.nn.pooling import pool
-from bulkprobe.nn.rename import depth_of, load_strict, rename, stack
+from bulkprobe.nn.rename import depth_of, load_strict, parameters_of, rename, stack
 from bulkprobe.nn.samples import Sample, Samples, Tokens
 from bulkprobe.preprocess.vocabulary import Alignment, align, gene_names, require_coverage
 
@@ -232,6 +232,7 @@ RELEASE = Release(
     ),
     width=200,
     parameters=8_388_607,
+    samples=1_100_000,
     note=(
         "upstream's LICENSE extends the GPL-3.0 to the weights, its README adds: research purpose; size and sha256 of "
         "the checkpoint are those of third parties' copies (upstream's issue 46), not confirmed by the authors; "
@@ -247,7 +248,10 @@ CARD = Card(
     scales=(*COUNT_SCALES, "tpm"),
     pretraining="masked bins of about 1.1 million human single cells of PanglaoDB; no TCGA",
     saw_tcga=False,
+    trained_on="single cells",
     priors="gene2vec as fixed gene vectors: co-expression in 984 data sets of GEO (Du et al. 2019, BMC Genomics 20:82)",
+    circular={"coexpression": "its gene vectors are gene2vec, made of co-expression in 984 data sets of GEO"},
+    reads="bin of log2(1 + counts per 10,000), 0 to 5",
     paper="Yang et al. 2022, Nature Machine Intelligence 4:852-866, doi 10.1038/s42256-022-00534-z",
     licence_code="GPL-3.0 (upstream; this implementation is independent)",
     licence_weights="GPL-3.0",
@@ -300,8 +304,14 @@ class _Reader:
             raise UserError(
                 "no gene reaches bin 1, so positions=expressed has nothing to average: set positions=measured"
             )
-        hidden = self.model(torch.from_numpy(bins).to(self.device), torch.from_numpy(rows).to(self.device))
-        return pool(hidden, self.how)
+        return pool(self.run(bins, rows), self.how)
+
+    def states(self, values: np.ndarray, sample: Sample) -> tuple[np.ndarray, Tensor]:
+        return self.genes.columns, self.run(tokenise(values, self.genes, self.top_bin), self.genes.places)
+
+    def run(self, bins: np.ndarray, rows: np.ndarray) -> Tensor:
+        hidden: Tensor = self.model(torch.from_numpy(bins).to(self.device), torch.from_numpy(rows).to(self.device))
+        return hidden
 
 
 class _Encoder:
@@ -335,6 +345,7 @@ class _Encoder:
             "positions": "the appended token" if how == "last" else chosen["positions"],
             "target_sum": TARGET_SUM,
             "top_bin": config.top_bin,
+            "parameters_used": parameters_of(model),
             "vocabulary_sha256": hashlib.sha256("\n".join(symbols).encode()).hexdigest(),
             "probe_transform": {"kind": "none"},
         }
@@ -347,6 +358,8 @@ class _Encoder:
             device=weights.device,
             precision=weights.precision,
             threads=weights.threads,
+            known=found.columns,
+            states=reader.states,
         )
 
 

@@ -37,7 +37,7 @@ from bulkprobe.encoders.base import (
 from bulkprobe.errors import UserError, some
 from bulkprobe.nn.files import existing, read_torch, tensors_of
 from bulkprobe.nn.pooling import pool
-from bulkprobe.nn.rename import load_strict, rename
+from bulkprobe.nn.rename import load_strict, parameters_of, rename
 from bulkprobe.nn.samples import Sample, Samples, Tokens
 from bulkprobe.nn.transformer import PostNormBlock
 from bulkprobe.preprocess.library import library_sizes
@@ -243,7 +243,10 @@ CARD = Card(
     pooling="states of the depth tokens S and T, maximum and mean over expressed genes",
     scales=COUNT_SCALES,
     pretraining="50 million human single cells from GEO, HCA, the Single Cell Portal, EMBL-EBI, hECA and DISCO, "
-    "tumours among them; no bulk, no TCGA, no graph or other prior",
+    "tumours among them; no bulk, no TCGA",
+    trained_on="single cells",
+    priors="none",
+    reads="ln(1 + counts scaled to target_sum)",
     paper="Hao, Gong, Zeng, Liu, Guo, Cheng, Wang, Ma, Zhang, Song. Large-scale foundation model on single-cell "
     "transcriptomics. Nature Methods 21:1481-1491 (2024). doi:10.1038/s41592-024-02305-7",
     licence_weights="scFoundation model licence: non-commercial research, not to be passed on",
@@ -298,6 +301,7 @@ CARD = Card(
             ),
             width=3072,
             parameters=119_252_285,
+            samples=50_000_000,
             terms="https://github.com/biomap-research/scFoundation/blob/main/MODEL_LICENSE: non-commercial research "
             "only, not transferable",
             note="The address is a third party's mirror; size and hash of models.ckpt are as several public "
@@ -363,10 +367,16 @@ class ScFoundation:
         def read(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return tokenise(genes.gather(values, dtype=np.float64), target)
 
+        def run(places: np.ndarray, found: np.ndarray) -> Tensor:
+            hidden: Tensor = network(torch.from_numpy(places).to(device), torch.from_numpy(found).to(device))
+            return hidden
+
         def encode(values: np.ndarray, sample: Sample) -> Tensor:
+            return pool_states(run(*read(values)), chosen["pooling"])
+
+        def states(values: np.ndarray, sample: Sample) -> tuple[np.ndarray, Tensor]:
             places, found = read(values)
-            states = network(torch.from_numpy(places).to(device), torch.from_numpy(found).to(device))
-            return pool_states(states, chosen["pooling"])
+            return column[places[:-2]], run(places, found)[:-2]  # without T and S
 
         def tokens(values: np.ndarray, sample: Sample) -> Tokens:
             places, found = read(values)
@@ -381,6 +391,7 @@ class ScFoundation:
                 **said,
                 "input": "counts",
                 "repeated_symbols": "first",
+                "parameters_used": parameters_of(network),
                 "probe_transform": {"kind": "none"},
             },
             encode=encode,
@@ -388,6 +399,8 @@ class ScFoundation:
             device=device,
             precision=weights.precision,
             threads=weights.threads,
+            known=genes.columns,
+            states=states,
         )
 
 

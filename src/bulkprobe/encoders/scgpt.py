@@ -37,7 +37,7 @@ from bulkprobe.encoders.base import (
 from bulkprobe.errors import UserError
 from bulkprobe.nn.files import existing, one_line, read_torch, tensors_of
 from bulkprobe.nn.pooling import pool
-from bulkprobe.nn.rename import load_strict, rename
+from bulkprobe.nn.rename import load_strict, parameters_of, rename
 from bulkprobe.nn.samples import Sample, Samples, Tokens
 from bulkprobe.nn.transformer import PostNormBlock
 from bulkprobe.preprocess.draws import stream_of
@@ -282,6 +282,11 @@ class Encode:
         last: Tensor = self.blocks[-1](x, rows)
         return last
 
+    def states(self, values: np.ndarray, sample: Sample) -> tuple[np.ndarray, Tensor]:
+        """Return columns and final states of the genes that are read, of several draws the first."""
+        tokens = self.tokenise(values, sample)
+        return tokens.columns, self.hidden(tokens, rows=None)[1:]
+
     def _vector(self, tokens: Tokens) -> Tensor:
         if self.pooling in ("published", "cls"):
             return self._scale(self.hidden(tokens, rows=1)[0].float())
@@ -308,7 +313,12 @@ MIRROR = "https://huggingface.co/u-cellm/scGPT-whole-human/resolve/main/"
 
 
 def release(
-    name: str, folder: str, parameters: int | None, note: str, *facts: tuple[int | None, str | None]
+    name: str,
+    folder: str,
+    parameters: int | None,
+    cells: int | None,
+    note: str,
+    *facts: tuple[int | None, str | None],
 ) -> Release:
     """Return a release whose three files lie in a Google Drive folder, which only a browser can list.
 
@@ -325,7 +335,7 @@ def release(
         )
         for path, (size, sha256) in zip(("args.json", "best_model.pt", "vocab.json"), known, strict=True)
     )
-    return Release(name, files, 512, parameters, note=note)
+    return Release(name, files, 512, parameters, note=note, samples=cells)
 
 
 NO_HASH = "neither hashes nor sizes of these files are published"
@@ -336,6 +346,9 @@ CARD = Card(
     pooling="final state of <cls>, scaled to length 1",
     scales=(*COUNT_SCALES, "tpm"),
     pretraining="33 million normal human cells of CELLxGENE (whole-human; the others: their notes); no bulk, no TCGA",
+    trained_on="single cells",
+    priors="none",
+    reads="bin, 1 to 50, by quantiles of the sample's expressed genes",
     paper="Cui et al. 2024, Nature Methods 21:1470-1480, 10.1038/s41592-024-02201-0",
     licence_code="MIT",
     licence_weights="MIT (the repository's; no terms of their own are stated)",
@@ -372,7 +385,8 @@ CARD = Card(
             "whole-human",
             "1oWh_-ZRdhtoGQ2Fw24HP41FgLoomVo-y",
             51_330_049,
-            "33 million normal human cells; the authors publish no hashes: that of args.json was computed from a "
+            33_000_000,
+            "normal human cells; the authors publish no hashes: that of args.json was computed from a "
             "public copy, the others are third-party (two ledgers agree)",
             (1_300, "c18e075e018140cb8b2d9029387b9de26607a5ce6a8ccabd6ead70cd76b95d60"),
             (205_385_258, "6cb5d451ab5c4b33eb673adbe4fddc61d2389df1b89b7651a9fe2e557572b922"),
@@ -382,20 +396,21 @@ CARD = Card(
             "continual-pretrained",
             "1_GROJTzXiAV8HB4imruOTk6PEGuNOcgB",
             51_948_210,
+            None,
             "whole-human trained on with labels of tissue and cell type; hashes are third-party (two ledgers agree)",
             (None, "77fec83c32306225f37cc023321b716a49ce9e778039f2c1c4b80e1e4e7008bd"),
             (207_861_754, "ad0252a1971e0cd619b7116dbab3177432236c4537225d54280a2aa7e5fe402a"),
             (1_317_639, "ee2b2c90158eedb97c2318e49abaaed0a02c6fdf7e3f7ca6a821906413c4d2a4"),
         ),
         *(
-            release(name, folder, None, f"{seen}; {NO_HASH}")
-            for name, folder, seen in (
-                ("brain", "1vf1ijfQSk7rGdDGpBntR5bi5g6gNt-Gx", "13.2 million brain cells"),
-                ("blood", "1kkug5C7NjvXIwQGGaGoqXTk_Lb_pDrBU", "10.3 million blood and bone marrow cells"),
-                ("heart", "1GcgXrd7apn6y4Ze_iSCncskX3UsWPY2r", "1.8 million heart cells"),
-                ("lung", "16A1DJ30PT6bodt4bWLa4hpS7gbWZQFBG", "2.1 million lung cells"),
-                ("kidney", "1S-1AR65DF120kNFpEbWCvRHPhpkGK3kK", "814 thousand kidney cells"),
-                ("pan-cancer", "13QzLHilYUd0v3HTwa_9n4G4yEF-hdkqa", "5.7 million cells of various cancers"),
+            release(name, folder, None, cells, f"{seen}; {NO_HASH}")
+            for name, folder, cells, seen in (
+                ("brain", "1vf1ijfQSk7rGdDGpBntR5bi5g6gNt-Gx", 13_200_000, "brain cells"),
+                ("blood", "1kkug5C7NjvXIwQGGaGoqXTk_Lb_pDrBU", 10_300_000, "cells of blood and bone marrow"),
+                ("heart", "1GcgXrd7apn6y4Ze_iSCncskX3UsWPY2r", 1_800_000, "heart cells"),
+                ("lung", "16A1DJ30PT6bodt4bWLa4hpS7gbWZQFBG", 2_100_000, "lung cells"),
+                ("kidney", "1S-1AR65DF120kNFpEbWCvRHPhpkGK3kK", 814_000, "kidney cells"),
+                ("pan-cancer", "13QzLHilYUd0v3HTwa_9n4G4yEF-hdkqa", 5_700_000, "cells of various cancers"),
             )
         ),
     ),
@@ -438,11 +453,12 @@ class ScGPT:
             **genes.attributes(),
             **{key: value for key, value in chosen.items() if key != "input"},
             "values": f"{chosen['input']}, {N_BINS - 1} quantile bins a sample",
+            "parameters_used": parameters_of(network),
             "probe_transform": {"kind": "none"},
         }
-        return Samples(
-            config.width, layer, attributes, encode, tokenise, weights.device, weights.precision, weights.threads
-        )
+        where = (weights.device, weights.precision, weights.threads)
+        facts = (config.width, layer, attributes)
+        return Samples(*facts, encode, tokenise, *where, known=genes.columns, states=encode.states)
 
 
 ENCODER = ScGPT()

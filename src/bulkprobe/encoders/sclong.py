@@ -39,7 +39,7 @@ from bulkprobe.nn.files import PLAIN, TENSORS, existing, read_pickle, read_torch
 from bulkprobe.nn.gene_graph import normalised, spread
 from bulkprobe.nn.performer import Performer
 from bulkprobe.nn.pooling import pool
-from bulkprobe.nn.rename import load_strict, rename, stack
+from bulkprobe.nn.rename import load_strict, parameters_of, rename, stack
 from bulkprobe.nn.samples import Sample, Samples, Tokens
 from bulkprobe.preprocess.vocabulary import Alignment, align, gene_names, require_coverage
 
@@ -282,10 +282,16 @@ CARD = Card(
     scales=(*COUNT_SCALES, "tpm"),
     pretraining="48 million human single cells; the authors name no bulk",
     saw_tcga=False,
+    trained_on="single cells",
     priors=(
         "a graph of genes that share Gene Ontology terms, in every forward pass; gene2vec (gene vectors from "
         "co-expression), where two gene tables started"
     ),
+    circular={
+        "coexpression": "its gene tables started from gene2vec, made of co-expression",
+        "go": "genes that share Gene Ontology terms are neighbours in its graph",
+    },
+    reads="ln(1 + counts per 10,000)",
     paper="Bai et al. 2026, Nature Communications, 10.1038/s41467-026-69102-y",
     upstream="BaiDing1234/scLong @ 41b72021540918e4386c4f2264351d7a6cbeed99",
     licence_code="none stated",
@@ -313,6 +319,7 @@ CARD = Card(
             files=tuple(WeightFile(name, by_hand=BY_HAND) for name in (TENSORS_FILE, SETTINGS, GENES, GENE2VEC)),
             width=200,
             parameters=1_006_086_461,
+            samples=48_000_000,
             note="about 12 GB, since the training state stands in the same file; the authors publish no hashes",
         ),
     ),
@@ -346,13 +353,20 @@ class Encoder:
         measured = genes.measured()
         model.to(given.device)
 
-        def encode(values: np.ndarray, sample: Sample) -> Tensor:
-            row = tokenise(values, genes)
+        def run(row: np.ndarray, kept: np.ndarray) -> Tensor:
             logged = torch.from_numpy(np.append(row, np.float32(0)))  # padding is last
             top = logged.topk(config.top).indices  # on the CPU: how ties are cut must not depend on the device
+            places = torch.from_numpy(kept)
+            hidden: Tensor = model(logged.to(given.device), top.to(given.device), places.to(given.device))
+            return hidden
+
+        def encode(values: np.ndarray, sample: Sample) -> Tensor:
+            row = tokenise(values, genes)
             pooled = {"measured": measured, "expressed": row > 0, "all": row >= 0}
-            kept = torch.from_numpy(np.flatnonzero(pooled[chosen["positions"]]))
-            return pool(model(logged.to(given.device), top.to(given.device), kept.to(given.device)), how)
+            return pool(run(row, np.flatnonzero(pooled[chosen["positions"]])), how)
+
+        def states(values: np.ndarray, sample: Sample) -> tuple[np.ndarray, Tensor]:
+            return genes.columns, run(tokenise(values, genes), genes.places)
 
         def tokens(values: np.ndarray, sample: Sample) -> Tokens:
             return Tokens(genes.columns, tokenise(values, genes)[genes.places])
@@ -365,10 +379,11 @@ class Encoder:
             "large_encoder_reads": config.top,
             "pooling": how,
             "positions": chosen["positions"],
+            "parameters_used": parameters_of(model),
             "probe_transform": {"kind": "none"},
         }
         where = (given.device, given.precision, given.threads)
-        return Samples(config.width, layer, attributes, encode, tokens, *where)
+        return Samples(config.width, layer, attributes, encode, tokens, *where, known=genes.columns, states=states)
 
 
 ENCODER = Encoder()

@@ -92,3 +92,8 @@ def load_strict(module: torch.nn.Module, state: Mapping[str, torch.Tensor], sour
         raise UserError(f"{source} does not fit the model; tensors {'; '.join(filter(None, parts))}")
     module.load_state_dict(dict(state), strict=True, assign=True)
     module.requires_grad_(False).eval()
+
+
+def parameters_of(module: torch.nn.Module) -> int:
+    """Return how many numbers of a checkpoint a module holds, random features of Performers among them."""
+    return sum(value.numel() for value in module.state_dict().values())

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,10 @@ class Samples:
 
     encode: from one sample's values (n_genes,) to its vector (width,); called without gradients. A UserError that it
     raises gets the sample's name in front. tokens: what it reads of that sample. `attributes` go into the store.
+    known: columns (ascending) of the cohort's genes that the model's vocabulary has, by its own matching. states:
+    columns (n,) and the model's own final states (n, width of a state) of the measured genes that are tokens of a
+    sample, before pooling and without special tokens, of several draws the first; where columns add up to one gene,
+    the first of them. Call it inside `torch.inference_mode()`. None: this model has no such states.
     """
 
     width: int
@@ -53,6 +57,8 @@ class Samples:
     device: str = "cpu"
     precision: str = "float32"
     threads: int | None = None
+    known: np.ndarray = field(kw_only=True)
+    states: Callable[[np.ndarray, Sample], tuple[np.ndarray, torch.Tensor]] | None = field(default=None, kw_only=True)
 
     def embed(self, values: np.ndarray | None, obs: pd.DataFrame) -> np.ndarray:
         """Return (n_samples, width) float32 from `values` (n_samples, n_genes) in the cohort's order of genes."""

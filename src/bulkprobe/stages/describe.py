@@ -33,6 +33,7 @@ def describe_encoders() -> Iterator[str]:
             "paper": card.paper,
             "upstream": card.upstream,
             "reads": ", ".join(card.scales) or "the sample table, no expression",
+            "a token's value": card.reads,
             "gene ids": card.gene_ids,
             "limits": card.limits,
             "vector": card.pooling,
@@ -40,9 +41,11 @@ def describe_encoders() -> Iterator[str]:
             "options": ", ".join(_option(card, key) for key in card.defaults) or "none",
             "code": card.licence_code,
             "weights": card.licence_weights + ("" if card.redistribute else " (not to be passed on)"),
+            "trained on": card.trained_on,
             "saw in training": card.pretraining,
-            "saw TCGA": {True: "yes", False: "no", None: "not stated"}[card.saw_tcga] if card.releases else "",
+            "saw TCGA": _saw_tcga(card) if card.releases else "",
             "priors": card.priors,
+            "circular scores": "; ".join(f"{score}: {why}" for score, why in card.circular.items()),
         }
         for key, value in facts.items():
             if value:
@@ -60,6 +63,12 @@ def _option(card: Card, key: str) -> str:
     return f"{key}={card.defaults[key]} ({', '.join(others)})"
 
 
+def _saw_tcga(card: Card) -> str:
+    words = {True: "yes", False: "no", None: "not stated"}
+    others = [r for r in card.releases if card.release_saw_tcga(r.name) != card.saw_tcga]
+    return "; ".join([words[card.saw_tcga], *(f"{r.name}: {words[r.saw_tcga]}" for r in others)])
+
+
 def _release(model: str, release: Release) -> str:
     size = sum(file.bytes or 0 for file in release.files)
     here = [
@@ -68,6 +77,9 @@ def _release(model: str, release: Release) -> str:
     facts = [
         f"width {release.width}",
         f"{release.parameters / 1e6:.0f} M parameters" if release.parameters else "number of parameters not published",
+        f"trained on {release.samples / 1e6:,.4g} M samples"
+        if release.samples
+        else "number of training samples not published",
         f"{size / 1e9:.2f} GB" if all(file.bytes for file in release.files) else "size not published",
         "every hash is known" if all(f.sha256 or f.md5 for f in release.files) else "not every hash is known",
         f"here as {', '.join(here)}" if here else "weights are not here",

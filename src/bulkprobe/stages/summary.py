@@ -80,7 +80,7 @@ def card_of(name: str, params: Params) -> dict[str, Any]:
         "untrained": bool(attributes.get("untrained", False)),
         "published": card.published,
         "pretraining": card.pretraining,
-        "saw_tcga": card.saw_tcga,
+        "saw_tcga": card.release_saw_tcga(attributes.get("release")),
         "priors": card.priors,
         "paper": card.paper,
         "licence": card.licence_weights,

@@ -24,7 +24,7 @@ from bulkprobe.encoders.base import (
     resolve_options,
 )
 from bulkprobe.nn.files import existing, read_torch, tensors_of
-from bulkprobe.nn.rename import load_strict, rename
+from bulkprobe.nn.rename import load_strict, parameters_of, rename
 from bulkprobe.nn.samples import Sample, Samples, Tokens
 from bulkprobe.preprocess.vocabulary import align, gene_names, require_coverage
 
@@ -38,6 +38,8 @@ CARD = Card(
     pooling="projection of all genes (published)",
     scales=("counts", "counts_without_lengths", "rsem_normalised"),
     pretraining="nothing",
+    trained_on="bulk",
+    reads="ln(1 + counts per 10,000)",
     gene_ids="Ensembl",
     defaults={"pooling": "published", "min_coverage": 0.2},
     choices={"pooling": ("published",)},
@@ -91,8 +93,13 @@ class Toy:
         def tokens(values: np.ndarray, sample: Sample) -> Tokens:
             return Tokens(found.columns, log(values)[found.columns])
 
-        attributes = {**found.attributes(), "probe_transform": {"kind": "none"}}
-        return Samples(network.out_features, layer, attributes, encode, tokens, given.device, given.precision)
+        attributes = {
+            **found.attributes(),
+            "parameters_used": parameters_of(network),
+            "probe_transform": {"kind": "none"},
+        }
+        where = (given.device, given.precision)
+        return Samples(network.out_features, layer, attributes, encode, tokens, *where, known=found.columns)
 
 
 ENCODER = Toy()
