@@ -95,7 +95,7 @@ def _moments(blocks: Blocks, code: Ints, n_types: int) -> tuple[Floats, Floats]:
         wide = block.astype(np.float64)
         if totals is None:
             totals, squares = np.zeros((n_types, block.shape[1])), np.zeros(block.shape[1])
-        np.add.at(totals, code[start : start + len(block)], wide)
+        totals += np.eye(n_types)[code[start : start + len(block)]].T @ wide
         squares += (wide**2).sum(axis=0)
         start += len(block)
     if totals is None:

@@ -130,7 +130,7 @@ def run(name: str, params: Params) -> dict[str, Any]:
         chosen = drawn(obs, settings.contextual_samples, seed)
         return contextual_vectors(entry, weights, view, expression, chosen)
 
-    circular = circular_scores(entry.model, getattr(card, "circular", {}), str(about["collection"]))
+    circular = circular_scores(entry.model, card.circular, str(about["collection"]))
     vectors = {"input": block(of_input, background, circular), "contextual": block(of_states, background, circular)}
     return content | {"vectors": vectors}
 
@@ -163,7 +163,8 @@ def read_paralogs(choice: str, var: pd.DataFrame) -> np.ndarray | None:
     if not path.is_file():
         raise UserError(f"biology.paralogs is {choice!r}, but there is no such file: give a table of pairs or symbols")
     try:
-        table = pd.read_csv(path, sep=None, engine="python", header=None, dtype=str, usecols=[0, 1])
+        comma = path.name.lower().removesuffix(".gz").endswith(".csv")
+        table = pd.read_csv(path, sep="," if comma else "\t", header=None, dtype=str, usecols=[0, 1])
     except (ValueError, UnicodeDecodeError, pd.errors.ParserError):
         raise UserError(
             f"{path.name} is no table of two columns: give a .tsv or .csv with a pair of genes a row"
@@ -182,10 +183,7 @@ def read_paralogs(choice: str, var: pd.DataFrame) -> np.ndarray | None:
 def circular_scores(model: str, of_card: Mapping[str, str], collection: str) -> dict[str, str | None]:
     """Return why a score would find again what was built in, by score: recovery, coexpression."""
     own = {"coexpression": OWN_COEXPRESSION} if model == "pca" else dict(of_card)
-    return {
-        "coexpression": own.get("coexpression"),
-        "recovery": None if collection == "coexpression" else own.get(collection),
-    }
+    return {"coexpression": own.get("coexpression"), "recovery": own.get(collection)}
 
 
 def block(

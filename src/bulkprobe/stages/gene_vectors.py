@@ -25,6 +25,7 @@ from bulkprobe.probes.metrics import Undefined
 from bulkprobe.stages.checkpoints import Checkpoint
 
 READ_ROWS = 256  # samples whose expression is held at a time
+HELD = 25_000_000  # values that are held (100 MB); of more, every pass reads the store again
 PCA_GENES = 20_000  # the most variable, of which pca's vectors are computed; bounds its memory
 
 
@@ -132,7 +133,10 @@ def log_blocks(view: CohortView, expression: ExpressionStore, rows: np.ndarray) 
         for start in range(0, len(rows), READ_ROWS):
             yield log_expression(expression.read(layer, rows[start : start + READ_ROWS]), view.scale)
 
-    return blocks
+    if len(rows) * len(view.var) > HELD:
+        return blocks
+    held = list(blocks())
+    return lambda: iter(held)
 
 
 def drawn(samples: pd.DataFrame, most: int, seed: int) -> np.ndarray:
