@@ -14,6 +14,7 @@ import yaml
 
 TOP = Path(__file__).resolve().parents[1]
 ENCODERS = ("pca", "expression", "cancer_type")
+MEASURED = "pca"  # whose shift and biology are measured
 TYPES = ["KIRC", "GBMLGG"]
 # Small, with labels of every kind: probed, too few positives, too few patients, and one of a single cancer type, about
 # which the cancer type itself says nothing.

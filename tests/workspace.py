@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import ENCODERS, small_params, write_params
+from pipeline import ENCODERS, MEASURED, small_params, write_params
 
 
 @contextmanager
@@ -27,17 +27,33 @@ def inside(folder: Path, *arguments: str) -> Iterator[None]:
 
 def make_workspace(folder: Path) -> Path:
     """Run every stage on the small cohort."""
-    from bulkprobe.stages import cohort, compare, embed, fetch, probe_mutation, probe_survival, splits, summary, weights
+    from bulkprobe.stages import (
+        biology,
+        cohort,
+        compare,
+        embed,
+        fetch,
+        gene_sets,
+        probe_mutation,
+        probe_survival,
+        shift,
+        splits,
+        summary,
+        weights,
+    )
 
     folder.mkdir(parents=True)
     write_params(folder, small_params())
     with inside(folder):
-        for stage in (fetch, cohort, splits):
+        for stage in (fetch, cohort, splits, gene_sets):
             stage.main()
     for name in ENCODERS:
         with inside(folder, name):
             for stage in (weights, embed, probe_mutation, probe_survival):
                 stage.main()
+    with inside(folder, MEASURED):
+        for stage in (shift, biology):
+            stage.main()
     with inside(folder):
         compare.main()
         summary.main()
