@@ -38,7 +38,7 @@ FILE = untrained.ORIGINAL_FILE
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A checkpoint of either family, not to be changed."""
     found = {name: tmp_path_factory.mktemp("bulkformer") / name for name in CHECKPOINTS}
-    untrained.write(found["original"], VOCABULARY, 1, width=32, heads=4)
+    untrained.write(found["original"], VOCABULARY, 1, width=32, depth=2, heads=4)
     untrained.write(found["latest"], VOCABULARY, 1, family="latest", width=32, heads=4)
     return found
 

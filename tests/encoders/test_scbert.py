@@ -40,7 +40,7 @@ LAYER0 = "performer.net.layers.0"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("scbert")
-    write(made, GENES, 3)
+    write(made, GENES, 3, depth=2)
     return made
 
 
@@ -357,10 +357,10 @@ def test_a_stand_in_has_the_released_layout(folder: Path) -> None:
 
 
 def test_a_stand_in_has_the_same_bytes_again(folder: Path, tmp_path: Path) -> None:
-    write(tmp_path, GENES, 3)
+    write(tmp_path, GENES, 3, depth=2)
     for name in ("panglao_pretrain.pth", "panglao_10000.h5ad"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
-    write(tmp_path, GENES, 4)
+    write(tmp_path, GENES, 4, depth=2)
     assert (tmp_path / "panglao_pretrain.pth").read_bytes() != (folder / "panglao_pretrain.pth").read_bytes()
 
 

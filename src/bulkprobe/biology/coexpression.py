@@ -32,7 +32,7 @@ FOLDS = 5
 LEAST_GENES = 50  # ten a fold; with fewer nothing is said
 LEAST_TUMOURS = 30
 PAIRS = 20_000
-PERMUTATIONS = 200
+PERMUTATIONS = 100
 PENALTIES = np.logspace(-4, 5, 19)  # of ridge, for vectors of mean square 1
 NO_VARIANCE = 1e-6  # standard deviations below this share of the largest are rounding
 

@@ -32,7 +32,7 @@ from bulkprobe.errors import UserError, some
 from bulkprobe.files import read_json
 from bulkprobe.nn.files import first_existing, read_pickle, read_safetensors, read_torch, tensors_of
 from bulkprobe.nn.pooling import pool
-from bulkprobe.nn.rename import load_strict, parameters_of, rename, stack
+from bulkprobe.nn.rename import load_strict, parameters_of, rename, stack, unfilled_table
 from bulkprobe.nn.samples import Sample, Samples, Tokens
 from bulkprobe.nn.transformer import PostNormBlock
 from bulkprobe.preprocess.vocabulary import Alignment, align, gene_names, require_coverage
@@ -194,9 +194,9 @@ class Geneformer(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.vocabulary, config.width)
-        self.position = nn.Embedding(config.positions, config.width)
-        self.segment = nn.Embedding(2, config.width)  # BERT's sentence A or B; always A
+        self.word = unfilled_table(config.vocabulary, config.width)
+        self.position = unfilled_table(config.positions, config.width)
+        self.segment = unfilled_table(2, config.width)  # BERT's sentence A or B; always A
         self.norm = nn.LayerNorm(config.width, eps=config.eps)
         block = (config.width, config.heads, config.hidden, config.eps)
         self.blocks = nn.ModuleList(PostNormBlock(*block) for _ in range(config.depth))

@@ -41,7 +41,7 @@ from bulkprobe.errors import UserError, some
 from bulkprobe.nn.files import first_existing, one_line, read_torch, tensors_of
 from bulkprobe.nn.performer import Performer
 from bulkprobe.nn.pooling import pool
-from bulkprobe.nn.rename import depth_of, load_strict, parameters_of, rename, stack
+from bulkprobe.nn.rename import depth_of, load_strict, parameters_of, rename, stack, unfilled_table
 from bulkprobe.nn.samples import Sample, Samples, Tokens
 from bulkprobe.preprocess.vocabulary import Alignment, align, gene_names, require_coverage
 
@@ -141,7 +141,7 @@ class ScBert(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.bins = nn.Embedding(config.bins, config.width)
+        self.bins = unfilled_table(config.bins, config.width)
         self.genes = nn.Parameter(torch.empty(config.genes + 1, config.width, dtype=torch.float64))
         self.blocks = nn.ModuleList(
             Performer(

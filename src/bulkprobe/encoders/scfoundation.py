@@ -37,7 +37,7 @@ from bulkprobe.encoders.base import (
 from bulkprobe.errors import UserError, some
 from bulkprobe.nn.files import existing, read_torch, tensors_of
 from bulkprobe.nn.pooling import pool
-from bulkprobe.nn.rename import load_strict, parameters_of, rename
+from bulkprobe.nn.rename import load_strict, parameters_of, rename, unfilled_table
 from bulkprobe.nn.samples import Sample, Samples, Tokens
 from bulkprobe.nn.transformer import PostNormBlock
 from bulkprobe.preprocess.library import library_sizes
@@ -139,7 +139,7 @@ class ValueEmbedding(nn.Module):
         self.bin_alpha = config.bin_alpha
         self.spread = nn.Linear(1, config.bins)
         self.mix = nn.Linear(config.bins, config.bins)
-        self.bins = nn.Embedding(config.bins, config.width)
+        self.bins = unfilled_table(config.bins, config.width)
 
     def forward(self, values: Tensor) -> Tensor:
         """Return (n, width) from (n,)."""
@@ -153,7 +153,7 @@ class Network(nn.Module):
     def __init__(self, config: Config, n_genes: int) -> None:
         super().__init__()
         self.value = ValueEmbedding(config)
-        self.place = nn.Embedding(n_genes + 3, config.width)  # genes, T, S, and padding of the decoder
+        self.place = unfilled_table(n_genes + 3, config.width)  # genes, T, S, and padding of the decoder
         self.blocks = nn.ModuleList(
             PostNormBlock(config.width, config.heads, FEED_FORWARD * config.width, LAYER_NORM_EPS)
             for _ in range(config.depth)

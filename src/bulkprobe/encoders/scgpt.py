@@ -37,7 +37,7 @@ from bulkprobe.encoders.base import (
 from bulkprobe.errors import UserError
 from bulkprobe.nn.files import existing, one_line, read_torch, tensors_of
 from bulkprobe.nn.pooling import pool
-from bulkprobe.nn.rename import load_strict, parameters_of, rename
+from bulkprobe.nn.rename import load_strict, parameters_of, rename, unfilled_table
 from bulkprobe.nn.samples import Sample, Samples, Tokens
 from bulkprobe.nn.transformer import PostNormBlock
 from bulkprobe.preprocess.draws import stream_of
@@ -193,7 +193,7 @@ class Network(nn.Module):
 
     def __init__(self, config: Config, n_tokens: int) -> None:
         super().__init__()
-        self.genes = nn.Embedding(n_tokens, config.width)
+        self.genes = unfilled_table(n_tokens, config.width)
         self.gene_norm = nn.LayerNorm(config.width, eps=EPS)
         self.values = ValueEncoder(config.width)
         self.blocks = nn.ModuleList(

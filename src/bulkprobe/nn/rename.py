@@ -70,6 +70,11 @@ def stack(state: dict[str, torch.Tensor], parts: tuple[str, ...], whole: str) ->
         state[target] = torch.cat([state.pop(name) for name in names])
 
 
+def unfilled_table(rows: int, width: int) -> torch.nn.Embedding:
+    """Return an embedding for `load_strict` to fill; PyTorch's own draws numbers first, a second's work on "meta"."""
+    return torch.nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+
+
 def load_strict(module: torch.nn.Module, state: Mapping[str, torch.Tensor], source: object) -> None:
     """Fill a module (made under `torch.device("meta")`) with the tensors; all differences are one UserError.
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.special import log_expit
-from scipy.stats import rankdata
 
 from bulkprobe.probes.cox import log_partial_likelihood
 
@@ -181,8 +180,9 @@ def count_below(values: Ints, prefix: Ints, bound: Ints) -> Ints:
 
 def _rank_sum_pairs(truth: npt.NDArray[np.bool_], score: Floats) -> float:
     """Number of (positive, negative) pairs won by the positive; Mann and Whitney's U."""
-    positives = int(truth.sum())
-    return float(rankdata(score)[truth].sum() - positives * (positives + 1) / 2)
+    negative, positive = np.sort(score[~truth]), score[truth]
+    below, up_to = (np.searchsorted(negative, positive, side).sum() for side in ("left", "right"))
+    return float(below + up_to) / 2
 
 
 def _binary(truth: npt.ArrayLike, score: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], Floats]:

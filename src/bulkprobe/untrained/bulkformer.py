@@ -41,7 +41,7 @@ def write_original(
     seed: int,
     *,
     width: int = 24,
-    depth: int = 2,
+    depth: int = 1,
     blocks: int = 1,
     heads: int = 0,
     features: int = 0,

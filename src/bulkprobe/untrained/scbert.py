@@ -29,7 +29,7 @@ def write(
     seed: int,
     *,
     width: int = 32,
-    depth: int = 2,
+    depth: int = 1,
     heads: int = 2,
     head_width: int = 12,
     features: int | None = None,

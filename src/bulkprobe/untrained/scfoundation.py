@@ -25,7 +25,7 @@ def write(
     genes: pd.DataFrame,
     seed: int,
     *,
-    width: int = 32,
+    width: int = 16,
     depth: int = 1,
     heads: int = 1,
     bins: int = 20,
