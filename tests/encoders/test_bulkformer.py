@@ -535,7 +535,7 @@ def test_every_file_of_a_release_can_be_fetched_and_the_width_is_that_of_its_vec
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_writing_twice_gives_the_same_bytes(folders: dict[str, Path], tmp_path: Path, name: str) -> None:
-    untrained.write(tmp_path, VOCABULARY, 1, family=name, width=32, heads=4)
+    untrained.write(tmp_path, VOCABULARY, 1, family=name, width=32, depth=2, heads=4)
     for path in sorted(path for path in folders[name].rglob("*") if path.is_file()):
         assert path.read_bytes() == (tmp_path / path.relative_to(folders[name])).read_bytes(), path.name
 
