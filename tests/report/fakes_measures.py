@@ -10,7 +10,7 @@ import numpy as np
 DEPTHS = (10_000_000, 1_000_000, 100_000, 10_000, 1000)
 GENES = ("TP53", "KRAS", "PBRM1", "GATA3", "MIR21")
 TYPES = ("KIRC", "LUAD")
-SAID = "no single cells were given, so pseudo-cells stand in: the cohort's own tumours, thinned to about 5,000 counts"
+SAID = "no single cells were given: the tumours were thinned to about 5,000 counts, so this is a lower bound"
 NO_TOKENISER = "this encoder has no tokeniser"
 NOT_CHOSEN = "switched off in params.yaml (ladder: false)"
 # Model -> pre-training, profiles seen, what it reads, a prior that makes its co-expression circular.

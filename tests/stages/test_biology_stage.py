@@ -83,7 +83,9 @@ def test_pca_knows_the_modules_of_its_own_cohort(folder: Path) -> None:
     assert block["recovery"]["circular"] is None
     assert block["coexpression"]["circular"] == "these vectors are computed from this cohort's co-expression"
     assert block["coexpression"]["r2"] > 0.1  # eight components, most of them cancer types
-    assert found["vectors"]["contextual"] == {"reason": "not asked for (biology.encoders.contextual is false)"}
+    assert found["vectors"]["contextual"] == {
+        "reason": "not asked for (contextual: false in section biology of params.yaml)"
+    }
 
 
 def test_no_label_is_read(folder: Path) -> None:

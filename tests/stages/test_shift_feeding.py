@@ -182,7 +182,7 @@ def test_cancer_types_choose_patients_and_labels(subjects: Mapping[str, Subject]
 
 
 def test_where_nothing_is_fed_it_says_why(pca: Subject, subjects: Mapping[str, Subject]) -> None:
-    assert run_feeding(pca) == {"reason": "not asked for (shift.encoders.pca.feeding is false)"}
+    assert run_feeding(pca) == {"reason": "not asked for (feeding: false in section shift of params.yaml)"}
     entry = pca.params.shift.encoders["pca"].model_copy(update={"feeding": True})
     assert run_feeding(asked(pca, encoders={"pca": entry})) == {"reason": "this encoder can be fed in one way only"}
 

@@ -256,6 +256,6 @@ def test_a_label_without_a_penalty_keeps_its_reason(subject: Subject) -> None:
 def test_where_there_is_no_ladder_it_says_why(subject: Subject) -> None:
     entry = subject.params.shift.encoders["pca"].model_copy(update={"ladder": False})
     found = run_ladder(asked(subject, encoders={"pca": entry}))
-    assert found == {"reason": "not asked for (shift.encoders.pca.ladder is false)"}
+    assert found == {"reason": "not asked for (ladder: false in section shift of params.yaml)"}
     scored = replace(subject, expression=replace(subject.expression, scale="zscore"))
     assert "only counts can be thinned" in run_ladder(scored)["reason"]

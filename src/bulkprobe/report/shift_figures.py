@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import StrMethodFormatter
 
 from bulkprobe.report.figures import BLACK, BLUE, ORANGE, SERIES, WIDTH, Cards, canvas, short
 from bulkprobe.report.measured import Blocks, having, one_or_range, power, tiny
@@ -14,6 +16,8 @@ from bulkprobe.report.shift_tables import SCORES
 from bulkprobe.report.svg import Svg, mark
 
 ACROSS = 4
+LABEL = 34  # letters in a line below a panel
+PLAIN = StrMethodFormatter("{x:g}")  # matplotlib would write powers in the markup that these figures do without
 
 
 def drawn(shift: Blocks, cards: Cards) -> dict[str, tuple[Svg, str]]:
@@ -59,13 +63,22 @@ def histograms(inputs: Mapping[str, Mapping[str, Any]]) -> Svg:
                 n += f" / {reference['n']}" if reference else ""
             far = block.get("total_variation")
             axes.set_title(f"{short(name)} (n = {n})")
-            axes.set_xlabel(f"{block['reads']}{'' if far is None else f' (TV {far:.2f})'}")
+            axes.set_xlabel("\n".join(wrap(f"{block['reads']}{'' if far is None else f' (TV {far:.2f})'}", LABEL)))
+            if _grow(found["edges"]):
+                axes.set_xscale("log")
+                axes.xaxis.set_major_formatter(PLAIN)
+                axes.minorticks_off()
             axes.tick_params(length=2, labelsize=7)
             if (place - 1) % ACROSS == 0:
                 axes.set_ylabel("share of values")
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return svg[0]
+
+
+def _grow(edges: Sequence[float]) -> bool:
+    """Whether the bars were cut on a logarithmic scale: the last is many times as wide as the first."""
+    return edges[0] > 0 and edges[-1] - edges[-2] > 3 * (edges[1] - edges[0])
 
 
 def ladder(ladders: Mapping[str, Mapping[str, Any]], cards: Cards) -> Svg:
@@ -99,6 +112,9 @@ def ladder(ladders: Mapping[str, Mapping[str, Any]], cards: Cards) -> Svg:
             axes.minorticks_off()
             axes.grid(color="#eeeeee")
             axes.tick_params(length=2, labelsize=7)
+        panels[0].set_yscale("symlog", linthresh=1.0)  # from none at all to many times the distance of patients
+        panels[0].yaxis.set_major_formatter(PLAIN)
+        panels[0].set_ylim(bottom=0)
         panels[1].set_ylim(-0.03, 1.03)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(7, len(labels)), frameon=False)

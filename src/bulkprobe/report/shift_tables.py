@@ -69,13 +69,7 @@ def reference_said(shift: Blocks) -> list[str]:
     if not references:
         return [f"There is no single-cell reference ({without(shift, 'reference')})."]
     first = references[0]
-    said = [f"{str(first['said'])[:1].upper()}{str(first['said'])[1:].removesuffix('.')}."]
-    if first["kind"] == "pseudo_cells":
-        said.append(
-            "Pseudo-cells differ from bulk in depth alone: real cells lie further away, so every distance below is a "
-            "lower bound."
-        )
-    return said
+    return [f"{str(first['said'])[:1].upper()}{str(first['said'])[1:].removesuffix('.')}."]
 
 
 def overview(shift: Blocks, cards: Cards) -> Table:

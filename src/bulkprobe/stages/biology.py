@@ -123,7 +123,7 @@ def run(name: str, params: Params) -> dict[str, Any]:
 
     def of_states() -> GeneVectors:
         if not settings.encoders[name].contextual:
-            raise Undefined("not asked for (biology.encoders.contextual is false)")
+            raise Undefined("not asked for (contextual: false in section biology of params.yaml)")
         if not isinstance(checkpoint, Checkpoint):
             raise Undefined("a baseline has no states of genes")
         weights = Weights(checkpoint.folder, params.embed.device, params.embed.precision)

@@ -58,7 +58,7 @@ def run_feeding(subject: Subject) -> dict[str, Any]:
     """Embed some cancer types in every way, compare with the vectors of the store, and probe both alike."""
     settings = subject.params.shift
     if not settings.encoders[subject.name].feeding:
-        return {"reason": f"not asked for (shift.encoders.{subject.name}.feeding is false)"}
+        return {"reason": "not asked for (feeding: false in section shift of params.yaml)"}
     ways = variants(subject.encoder.card, subject.entry.options, subject.session.attributes)
     if not ways:
         return {"reason": "this encoder can be fed in one way only"}

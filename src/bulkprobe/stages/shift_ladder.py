@@ -105,7 +105,7 @@ def _half_lost(task: str, full: Mapping[str, Any], depths: list[dict[str, Any]])
 
 def _why_not(subject: Subject) -> str | None:
     if not subject.params.shift.encoders[subject.name].ladder:
-        return f"not asked for (shift.encoders.{subject.name}.ladder is false)"
+        return "not asked for (ladder: false in section shift of params.yaml)"
     if subject.session.layer is None:
         return "this encoder reads no expression"
     return subject.no_counts
