@@ -57,7 +57,7 @@ def interpreter_with(package: Path, folder: Path) -> Path:
 def test_an_experiment_with_another_parameter_runs(study: Copy) -> None:
     output = study.dvc("exp", "run", "--name", "eleven", "--set-param", "probe_survival.min_events=11").stdout
     assert stages_named(output) == {"probe_survival@pca", "probe_survival@expression", "probe_survival@cancer_type",
-                                    "compare", "summary"}  # fmt: skip
+                                    "shift@pca", "compare", "summary"}  # fmt: skip
     labels = json.loads((study.folder / "metrics/survival/pca.json").read_text())["labels"]
     assert labels["KIRC/OS"]["reason"] == "too few events: 9 of 27 patients, at least 11 are needed"
     assert labels["GBMLGG/OS"]["mean"] is not None

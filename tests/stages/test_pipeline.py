@@ -11,7 +11,7 @@ import pytest
 import yaml
 import zarr
 
-from pipeline import ENCODERS, Copy, make_copy, stages_named, write_params
+from pipeline import ENCODERS, MEASURED, Copy, make_copy, stages_named, write_params
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pipeline")]
 TASKS = ("mutation", "survival")
@@ -123,7 +123,7 @@ def test_another_penalty_reruns_one_task(changed: Copy) -> None:
     params["probe_survival"]["penalties"] = [1.0, 0.01]
     write_params(changed.folder, params)
     # `compare` reads no parameter of the probes: it reruns once their results have changed.
-    wanted = {f"probe_survival@{name}" for name in ENCODERS} | {"summary"}
+    wanted = {f"probe_survival@{name}" for name in ENCODERS} | {f"shift@{MEASURED}", "summary"}
     assert set(json.loads(changed.dvc("status", "--json").stdout)) == wanted
     assert stages_named(changed.dvc("repro", "--dry").stdout) - {"compare"} == wanted
 
@@ -132,9 +132,11 @@ def test_an_option_of_an_encoder_reruns_that_encoder(changed: Copy) -> None:
     params = changed.params()
     params["encoders"]["pca"]["options"]["components"] = 7
     write_params(changed.folder, params)
-    assert set(json.loads(changed.dvc("status", "--json").stdout)) == {"embed@pca", "compare", "summary"}
+    measured = {"shift@pca", "biology@pca"}
+    at_once = {"embed@pca", "compare", "summary", *measured}
+    assert set(json.loads(changed.dvc("status", "--json").stdout)) == at_once
     ran = stages_named(changed.dvc("repro").stdout)
-    assert ran == {"embed@pca", "probe_mutation@pca", "probe_survival@pca", "compare", "summary"}
+    assert ran == {"probe_mutation@pca", "probe_survival@pca", *at_once}
     assert read(changed.folder, "metrics/mutation/pca.json")["transform"] == {"kind": "pca", "size": 7}
 
 
@@ -194,6 +196,6 @@ def test_two_folders_give_the_same_bytes(reproduced: Copy, tmp_path: Path) -> No
     locked = (other.folder / "dvc.lock").read_bytes()
     assert locked == (reproduced.folder / "dvc.lock").read_bytes()
     stages = yaml.safe_load(locked)["stages"]
-    assert len(stages) == 5 + 4 * len(ENCODERS)
+    assert len(stages) == 8 + 4 * len(ENCODERS)  # shift and biology of one encoder, and gene_sets, among the eight
     for name in ("metrics/summary.json", "metrics/headline.json", "metrics/plots/roc.csv"):
         assert (other.folder / name).read_bytes() == (reproduced.folder / name).read_bytes()
