@@ -218,7 +218,7 @@ def _embedding(given: Any, key: str | None) -> Path | Store:
             "that bulkprobe.embed has written into"
         )
     notes = given.uns.get(NOTES, {})
-    known = [name for name in notes if name in given.obsm]
+    known = sorted(name for name in notes if name in given.obsm)
     wanted = key or (known[0] if len(known) == 1 else None)
     if wanted not in known:
         raise UserError(
