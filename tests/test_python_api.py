@@ -80,8 +80,8 @@ def test_what_is_public_is_the_same_everywhere() -> None:
         if not isinstance(found, type):
             assert "Example:" in found.__doc__
     assert (TOP / "src/bulkprobe/py.typed").is_file()
-    with pytest.raises(AttributeError, match="has no attribute 'embedd'"):
-        bulkprobe.embedd  # noqa: B018
+    with pytest.raises(AttributeError, match="has no attribute 'encode'"):
+        bulkprobe.encode  # noqa: B018
 
 
 def test_the_settings_that_are_shipped_are_the_projects_own() -> None:

@@ -165,4 +165,6 @@ def test_a_cohort_without_follow_up_or_without_mutations_is_split_by_what_it_has
         splits = tasks.make_splits(cohort_of(**{table: getattr(whole, table).iloc[:0]}), params)
         assert set(splits.task) == {task}
         expected = tasks.make_splits(whole, params)
-        pd.testing.assert_frame_equal(splits, expected[expected.task == task].reset_index(drop=True), check_categorical=False)
+        pd.testing.assert_frame_equal(
+            splits, expected[expected.task == task].reset_index(drop=True), check_categorical=False
+        )
