@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 
-.PHONY: install repro test lint types bench lock clean
+.PHONY: install repro test lint types bench docs notebook lock clean
 
 install: $(READY)
 
@@ -31,6 +31,13 @@ types: $(READY)
 
 bench: $(READY)
 	for file in benchmarks/*.py; do python $$file --quick || exit 1; done
+
+docs: $(READY)
+	mkdocs build --strict
+
+# Runs the example again and stores what it shows.
+notebook: $(READY)
+	python tests/notebook_runner.py docs/example.ipynb
 
 # Pin what pyproject.toml allows today. Hashes are left out on purpose: torch has one version and several builds.
 lock:

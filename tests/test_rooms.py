@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "biology": {"preprocess", "store", "statistics", "probes.metrics"},
     "report": {"statistics"},
 }
-EVERYTHING = {"stages", "cli", "api"}
+EVERYTHING = {"stages", "cli", "api", "notebook"}
 
 # Modules a stage imports that its `deps` need not name, each with the reason.
 NOT_A_DEP = {

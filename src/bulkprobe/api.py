@@ -28,25 +28,39 @@ ROUNDING = 1e-6  # metrics files hold six decimals
 
 
 def probe_store(
-    store: Path, cohort: Path, task: str, output: Path, *, splits: Path | None = None, save: Path | None = None
+    store: Path | Store,
+    cohort: Path,
+    task: str,
+    output: Path | None,
+    *,
+    splits: Path | None = None,
+    save: Path | None = None,
+    params: Params | None = None,
 ) -> dict[str, Any]:
-    """Probe an embedding store as the pipeline does and write the metrics file; returns its content.
+    """Probe an embedding store as the pipeline does and write the metrics file, if any; returns its content.
 
-    With `save`, a final probe a label is fitted on all its patients, with the median of the chosen penalties.
+    params: without them those of params.yaml. With `save`, a final probe a label is fitted on all its patients, with
+    the median of the chosen penalties.
     """
     if task not in ("mutation", "survival"):
         raise UserError(f"task is {task!r}, expected mutation or survival")
     if splits is not None and not splits.is_file():
         raise UserError(f"there is no splits table {splits}: leave it out, or make one with `dvc repro splits`")
-    params, people, vectors = load_params(), read_cohort(cohort), read_store(store)
+    params, people, (vectors, where) = params or load_params(), read_cohort(cohort), _vectors(store)
     table = make_splits(people, params) if splits is None else read_splits(splits)
     run = probe_mutation.run if task == "mutation" else probe_survival.run
-    name = str(vectors.attributes.get("encoder", store.stem))
+    name = str(vectors.attributes.get("encoder", Path(where).stem))
     content, _ = run(vectors, name, people, table, params)
     if save is not None:  # first, so that a metrics file never stands there without the probes that were asked for
         saving.save_probe(save, list(_final_probes(cast(Task, task), vectors, people, content, params)))
-    write_json(output, content)
+    if output is not None:
+        write_json(output, content)
     return content
+
+
+def _vectors(store: Path | Store) -> tuple[Store, str]:
+    """The embeddings, and what a message calls them."""
+    return (store, "the embedding given") if isinstance(store, Store) else (read_store(store), str(store))
 
 
 def read_splits(path: Path) -> pd.DataFrame:
@@ -99,29 +113,31 @@ def _final_probes(
             )
 
 
-def predict_store(probes: Path, store: Path, output: Path) -> pd.DataFrame:
+def predict_store(probes: Path, store: Path | Store, output: Path | None) -> pd.DataFrame:
     """Apply stored probes to a store: one row a sample and label, column score (higher = mutated, or worse survival).
 
     Raises UserError where the store was made by another encoder or with other options.
     """
-    if output.suffix not in (".parquet", ".csv", ".tsv"):
+    if output is not None and output.suffix not in (".parquet", ".csv", ".tsv"):
         raise UserError(f"{output.name} ends in {output.suffix!r}, expected .parquet, .csv or .tsv")
-    vectors = read_store(store)
+    vectors, where = _vectors(store)
     if vectors.absent is not None:
-        raise UserError(f"{store} holds no embeddings ({vectors.absent}): give a store that does")
+        raise UserError(f"{where} holds no embeddings ({vectors.absent}): give a store that does")
     parts = []
     for fitted in saving.load_probe(probes):
         for key in ("model", "options", "checkpoint_sha256", "values", "genes_sha256", "categories", "msi", "subtypes"):
             trained, given = fitted.encoder.get(key), vectors.attributes.get(key)
             if trained != given:
                 raise UserError(
-                    f"the probe was trained on embeddings with {key} {trained!r}, but {store} has {given!r}: "
+                    f"the probe was trained on embeddings with {key} {trained!r}, but {where} has {given!r}: "
                     "embed with the same encoder and options"
                 )
         score = saving.predict(fitted, vectors.embedding)
         columns = {"task": fitted.task, "label": fitted.label, "sample_id": vectors.sample_id, "score": score}
         parts.append(pd.DataFrame(columns))
     table = pd.concat(parts, ignore_index=True)
+    if output is None:
+        return table
     with atomic_path(output) as aside:
         if output.suffix == ".parquet":
             table.to_parquet(aside, index=False)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bulkprobe.errors import UserError
 
 PARAMS_FILE = Path("params.yaml")
+SHIPPED = Path(__file__).with_name("params.yaml")  # a link to the project's own, a copy of it in a built package
 
 
 class Section(BaseModel):

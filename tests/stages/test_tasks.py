@@ -157,3 +157,14 @@ def test_a_label_large_enough_must_be_in_the_splits() -> None:
 
 def test_only_the_simulator_is_simulated() -> None:
     assert tasks.is_simulated(cohort_of())
+
+
+def test_a_cohort_without_follow_up_or_without_mutations_is_split_by_what_it_has() -> None:
+    whole, params = cohort_of(), params_of()
+    for table, task in (("survival", "mutation"), ("mutations", "survival")):
+        splits = tasks.make_splits(cohort_of(**{table: getattr(whole, table).iloc[:0]}), params)
+        assert set(splits.task) == {task}
+        expected = tasks.make_splits(whole, params)
+        pd.testing.assert_frame_equal(
+            splits, expected[expected.task == task].reset_index(drop=True), check_categorical=False
+        )

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bulkprobe.cohort.anndata_file import GROUP_FILES, Matrix, open_anndata
+from bulkprobe.cohort.anndata_file import GROUP_FILES, AnnDataFile, Matrix, open_anndata
+from bulkprobe.cohort.anndata_held import hold_anndata
 from bulkprobe.cohort.expression_files import LOOK_AT, Reading
 from bulkprobe.cohort.expression_parts import Part, anndata_part, open_part
 from bulkprobe.cohort.gene_keys import GeneTable, gene_columns
@@ -29,26 +32,33 @@ from bulkprobe.cohort.store import LENGTHS_NEEDED, Floats, Index, gather, per_mi
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import file_hash, tree_hash
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 __all__ = ["Input", "open_input"]
 
 FIRST_BLOCKS = 4  # of a table that does not say its scale, which must be whole numbers
 GAP = 2  # samples so near each other are read as one run: at most twice what was asked for
-ADVICE = f"pass --scale with one of {', '.join(SCALES)}"
+ADVICE = f"pass --scale with one of {', '.join(SCALES)} (from Python: scale=)"
 
 
-def open_input(path: Path, scale: str | None = None, folder: Path | None = None) -> Input:
+def open_input(source: Path | AnnData, scale: str | None = None, folder: Path | None = None) -> Input:
     """Open what is to be embedded, with every check of its values done.
 
-    path: a cohort folder, an AnnData file (.h5ad or .zarr), or a table in either orientation (.tsv, .csv, also .gz, or
-    .parquet). scale: of X or of the table; without it that of the file, or counts where its values are whole numbers.
+    source: a cohort folder, an AnnData file (.h5ad or .zarr), a table in either orientation (.tsv, .csv, also .gz, or
+    .parquet), or an AnnData itself, which is read and never changed. scale: of X or of the table;
+    without it that of the file, or counts where its values are whole numbers.
     folder: takes temporary files (default: the system's folder for such), removed when the input is closed.
 
     Logarithms are inverted and FPKM rescaled to TPM. Beside X there is the layer tpm where the file has it or where
     it can be computed from counts and lengths. UserError for everything that cannot be read or is not of the scale.
     """
-    path = Path(path)
     if scale is not None:
         scale_named(scale)
+    if not isinstance(source, str | Path):
+        held = hold_anndata(source)
+        return _open_file(held, scale, folder, held.sha256)
+    path = Path(source)
     if not path.exists():
         raise UserError(
             f"{path.name} is not a cohort folder, nor AnnData (.h5ad, .zarr), nor a table (.tsv, .csv, .parquet): "
@@ -56,7 +66,7 @@ def open_input(path: Path, scale: str | None = None, folder: Path | None = None)
         )
     in_zarr = path.is_dir() and (path.suffix == ".zarr" or any((path / name).is_file() for name in GROUP_FILES))
     if in_zarr or path.suffix == ".h5ad":
-        return _open_file(path, scale, folder)
+        return _open_file(open_anndata(path), scale, folder)
     if path.is_dir():
         return _open_cohort(path, scale)
     part = open_part(path, "auto", GeneTable({}, frozenset()), None)
@@ -74,14 +84,16 @@ def _open_cohort(path: Path, scale: str | None) -> Input:
     return given
 
 
-def _open_file(path: Path, scale: str | None, folder: Path | None) -> Input:
-    file = open_anndata(path)
+def _open_file(
+    file: AnnDataFile, scale: str | None, folder: Path | None, sha256: Callable[[], str] | None = None
+) -> Input:
     names = [str(name) for name in file.var.index]
     part = anndata_part(file, file.matrix("X"), names)
     tpm = anndata_part(file, file.matrix("layers/tpm"), names) if "tpm" in file.layers else None
     declared = _scale_of(part, scale, file.scale)
     var, obs = gene_columns(file.var), _sample_table(file.obs, part.sample_ids)
-    return _open(path, var, obs, part, tpm, declared, folder, guessed=scale is None and file.scale is None)
+    guessed = scale is None and file.scale is None
+    return _open(file.path, var, obs, part, tpm, declared, folder, guessed=guessed, sha256=sha256)
 
 
 def _open(
@@ -94,8 +106,9 @@ def _open(
     folder: Path | None,
     *,
     guessed: bool,
+    sha256: Callable[[], str] | None = None,
 ) -> Input:
-    """Check X and the layer tpm, and put together what can be read."""
+    """Check X and the layer tpm, and put together what can be read. sha256: of what is no file or folder."""
     scale = scale_named(declared).linear
     length = var["length"].to_numpy(np.float64)
     computed = scale == "counts" and tpm is None and float(np.isfinite(length).mean()) >= LENGTHS_NEEDED
@@ -119,7 +132,7 @@ def _open(
             scale=scale,
             declared=declared,
             layers=[name for name in matrices if name != "X"],
-            sha256=tree_hash(path) if path.is_dir() else file_hash(path),
+            sha256=sha256() if sha256 else tree_hash(path) if path.is_dir() else file_hash(path),
             matrices=matrices,
             spools=spools,
         )

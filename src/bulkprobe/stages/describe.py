@@ -28,32 +28,36 @@ def describe_encoders() -> Iterator[str]:
     for name in MODELS:
         card = get_encoder(name).card
         yield f"{name}: {card.title}"
-        facts = {
-            "kind": card.kind,
-            "paper": card.paper,
-            "upstream": card.upstream,
-            "reads": ", ".join(card.scales) or "the sample table, no expression",
-            "a token's value": card.reads,
-            "gene ids": card.gene_ids,
-            "limits": card.limits,
-            "vector": card.pooling,
-            "published": "" if card.kind == "baseline" else "yes" if card.published else "no: our fallback",
-            "options": ", ".join(_option(card, key) for key in card.defaults) or "none",
-            "code": card.licence_code,
-            "weights": card.licence_weights + ("" if card.redistribute else " (not to be passed on)"),
-            "trained on": card.trained_on,
-            "saw in training": card.pretraining,
-            "saw TCGA": _saw_tcga(card) if card.releases else "",
-            "priors": card.priors,
-            "circular scores": "; ".join(f"{score}: {why}" for score, why in card.circular.items()),
-        }
-        for key, value in facts.items():
+        for key, value in card_facts(card).items():
             if value:
                 yield f"    {key + ':':<17}{value}"
         for number, quirk in enumerate(card.quirks):
             yield f"    {'quirks:' if number == 0 else '':<17}{quirk}"
         for number, release in enumerate(card.releases):
             yield f"    {'releases:' if number == 0 else '':<17}{_release(name, release)}"
+
+
+def card_facts(card: Card) -> dict[str, str]:
+    """What a card says, by short names; "" where there is nothing to say."""
+    return {
+        "kind": card.kind,
+        "paper": card.paper,
+        "upstream": card.upstream,
+        "reads": ", ".join(card.scales) or "the sample table, no expression",
+        "a token's value": card.reads,
+        "gene ids": card.gene_ids,
+        "limits": card.limits,
+        "vector": card.pooling,
+        "published": "" if card.kind == "baseline" else "yes" if card.published else "no: our fallback",
+        "options": ", ".join(_option(card, key) for key in card.defaults) or "none",
+        "code": card.licence_code,
+        "weights": card.licence_weights + ("" if card.redistribute else " (not to be passed on)"),
+        "trained on": card.trained_on,
+        "saw in training": card.pretraining,
+        "saw TCGA": _saw_tcga(card) if card.releases else "",
+        "priors": card.priors,
+        "circular scores": "; ".join(f"{score}: {why}" for score, why in card.circular.items()),
+    }
 
 
 def _option(card: Card, key: str) -> str:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from bulkprobe.stages.embed import embed_expression
 from bulkprobe.stages.released import fetch_release
 from bulkprobe.stages.weights import make_untrained
 from bulkprobe.store import read_store
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def find_entry(encoder: str) -> tuple[Params | None, EncoderEntry]:
@@ -43,7 +46,7 @@ def find_entry(encoder: str) -> tuple[Params | None, EncoderEntry]:
 
 def embed_input(
     encoder: str,
-    source: Path,
+    source: Path | AnnData,
     output: Path,
     *,
     checkpoint: Path | None = None,
@@ -56,7 +59,7 @@ def embed_input(
     precision: Literal["float32", "bfloat16"] | None = None,
     add_to: Path | None = None,
 ) -> bool:
-    """Embed a cohort folder, an AnnData file or a table into a store; False where it was complete already.
+    """Embed a cohort folder, AnnData or a table into a store; False where it was complete already.
 
     checkpoint: a folder in the released layout; release: the name of one, or "untrained"; without either what
     params.yaml says, and its weights in `models/`. options: on top of the entry's own. add_to: an .h5ad that gets the

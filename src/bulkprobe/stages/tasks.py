@@ -98,9 +98,9 @@ def split_cohorts(patients: Patients, mutation: pd.DataFrame, survival: pd.DataF
     for name in dict.fromkeys(label.split("/")[0] for label in mutation.columns):
         own = mutation[[label for label in mutation.columns if label.startswith(f"{name}/")]]
         cohorts.append(_split_cohort("mutation", name, own.rename(columns=lambda c: c.split("/", 1)[1]), patients))
-    cohort_of = survival.label.str.partition("/")
-    for name, rows in survival.groupby(cohort_of[0], sort=False):
-        endpoint = cohort_of[2].loc[rows.index].rename("endpoint")
+    parts = survival.label.str.split("/", n=1)
+    for name, rows in survival.groupby(parts.str[0], sort=False):
+        endpoint = parts.str[1].loc[rows.index].rename("endpoint")
         events = rows.assign(endpoint=endpoint).pivot(index="patient_id", columns="endpoint", values="event")
         events = events.astype("boolean").reindex(columns=list(dict.fromkeys(endpoint)))
         cohorts.append(_split_cohort("survival", str(name), events, patients))
