@@ -55,12 +55,14 @@ def embed_input(
     device: str | None = None,
     precision: Literal["float32", "bfloat16"] | None = None,
     add_to: Path | None = None,
+    transcripts: Path | None = None,
+    strand: str | None = None,
 ) -> bool:
     """Embed a cohort folder, an AnnData file or a table into a store; False where it was complete already.
 
     checkpoint: a folder in the released layout; release: the name of one, or "untrained"; without either what
     params.yaml says, and its weights in `models/`. options: on top of the entry's own. add_to: an .h5ad that gets the
-    vectors as obsm["X_<encoder>"].
+    vectors as obsm["X_<encoder>"]. transcripts, strand: of a quantifier's output (`cohort.inputs.open_input`).
     """
     params, entry = find_entry(encoder)
     card = get_encoder(entry.model).card
@@ -68,7 +70,7 @@ def embed_input(
         raise UserError("--checkpoint and --release were both given: one of them says which weights")
     with (
         tempfile.TemporaryDirectory(prefix=".bulkprobe-", dir=_parent(output)) as scratch,
-        open_input(source, scale, Path(scratch)) as opened,
+        open_input(source, scale, Path(scratch), transcripts=transcripts, strand=strand) as opened,
     ):
         weights = _weights(encoder, entry, card, opened, checkpoint, release, params, Path(scratch))
         written = embed_expression(
