@@ -153,6 +153,9 @@ def embed(
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, an option of the encoder.")] = None,
     transcripts: Annotated[Path | None, typer.Option(help=TRANSCRIPTS_HELP)] = None,
     strand: Annotated[str | None, typer.Option(help=STRAND_HELP)] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="A store or stored probes: take over options and target_sum.")
+    ] = None,
 ) -> None:
     """Embed every sample of a cohort; running again resumes, a finished store is verified and left alone."""
     from bulkprobe.stages.embed_input import embed_input
@@ -175,6 +178,7 @@ def embed(
         add_to=add_to,
         transcripts=transcripts,
         strand=strand,
+        like=like,
     )
     typer.echo(f"{output} {'is written' if written else 'was complete and is left as it is'}")
 
@@ -213,11 +217,15 @@ def probe(
     output: Annotated[Path, typer.Option(help="The metrics file to write.")],
     splits: Annotated[Path | None, typer.Option(help="A splits table; made anew from params.yaml without it.")] = None,
     save: Annotated[Path | None, typer.Option(help="Also fit on all patients and store these probes (.npz).")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, in place of params.yaml's.")] = None,
 ) -> None:
     """Probe a store as the pipeline does, with the settings of params.yaml."""
     from bulkprobe.api import probe_store
+    from bulkprobe.stages.probe_lines import told
 
-    probe_store(store, cohort, task, output, splits=splits, save=save)
+    content = probe_store(store, cohort, task, output, splits=splits, save=save, settings=_settings(settings or []))
+    for line in told(content):
+        typer.echo(line)
     typer.echo(f"{output} is written" + (f", the probes are in {save}" if save else ""))
 
 
@@ -226,11 +234,14 @@ def predict(
     probes: Annotated[Path, typer.Argument(help="Probes stored by `bulkprobe probe --save`.")],
     store: Annotated[Path, typer.Argument(help="An embedding store of the same encoder.")],
     output: Annotated[Path, typer.Option(help="The table to write (.parquet, .csv or .tsv).")],
+    cohort: Annotated[Path | None, typer.Option(help="That cohort's folder: also say AUROC or C-index there.")] = None,
 ) -> None:
     """Apply stored probes to another cohort's embeddings."""
-    from bulkprobe.api import predict_store
+    from bulkprobe.api import predict_store, score_predictions
 
-    predict_store(probes, store, output)
+    table = predict_store(probes, store, output)
+    for line in () if cohort is None else score_predictions(table, cohort):
+        typer.echo(line)
     typer.echo(f"{output} is written")
 
 
