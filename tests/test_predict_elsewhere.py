@@ -38,7 +38,7 @@ def test_the_library_size_travels(tmp_path: Path) -> None:
         embed_input("scfoundation", theirs, tmp_path / "b.zarr", release="untrained")
         trained, other = read_attributes(tmp_path / "a.zarr"), read_attributes(tmp_path / "b.zarr")
         number = trained["target_sum"]
-        said = rf"target_sum {number} \(the median of its own cohort\), but .* embed it again with --set target_sum={number}"
+        said = rf"target_sum {number} \(the median of its own cohort\), but .* again with --set target_sum={number}, or"
         with pytest.raises(UserError, match=said):
             require_same(trained, other, tmp_path / "b.zarr")
         like = made_like(tmp_path / "a.zarr")
@@ -50,7 +50,7 @@ def test_the_library_size_travels(tmp_path: Path) -> None:
         same = read_store(tmp_path / "c.zarr").embedding
         np.testing.assert_array_equal(same, read_store(tmp_path / "d.zarr").embedding)
         assert not np.allclose(same, read_store(tmp_path / "b.zarr").embedding)
-        with pytest.raises(UserError, match="was made with scfoundation, not pca: embed with scfoundation"):
+        with pytest.raises(UserError, match="was made with scfoundation, not with pca: embed with scfoundation"):
             embed_input("pca", theirs, tmp_path / "e.zarr", like=tmp_path / "a.zarr")
         fewer = anndata.read_h5ad(theirs)[:, :200].copy()
         fewer.write_h5ad(tmp_path / "f.h5ad")
@@ -115,11 +115,9 @@ def test_settings_in_place_of_params() -> None:
     assert changed.probe_survival.types == ["ACC"]
     assert changed.splits.n_splits == 4
     assert changed.probe_mutation == params.probe_mutation
-    with pytest.raises(
-        UserError, match="--set: section probe_survival has the unknown key 'typs'; did you mean 'types'"
-    ):
+    with pytest.raises(UserError, match="--set: has the unknown key 'typs'; did you mean 'types'"):
         with_settings(params, {"probe_survival.typs": ["ACC"]})
-    with pytest.raises(UserError, match="--set: splits.n_splits is 0"):
+    with pytest.raises(UserError, match=r"--set: splits\.n_splits is 0"):
         with_settings(params, {"splits.n_splits": 0})
 
 
