@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,16 +12,17 @@ import pandas as pd
 from bulkprobe.cohort.read import Cohort, read_cohort
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_path, read_json, write_json
-from bulkprobe.params import Params, load_params
+from bulkprobe.params import Params, load_params, with_settings
 from bulkprobe.probes import save as saving
 from bulkprobe.probes.metrics import auroc, harrell_c
 from bulkprobe.splits import COLUMNS
 from bulkprobe.stages import compare, paths, probe_mutation, probe_survival, probing
+from bulkprobe.stages.applying import require_same, scores
 from bulkprobe.stages.embed import embed_cohort
 from bulkprobe.stages.tasks import make_splits, mutation_labels, probing_patients, survival_labels
 from bulkprobe.store import Store, read_store
 
-__all__ = ["embed_cohort", "predict_store", "probe_store", "verify_results"]
+__all__ = ["embed_cohort", "predict_store", "probe_store", "score_predictions", "verify_results"]
 
 Task = Literal["mutation", "survival"]
 ROUNDING = 1e-6  # metrics files hold six decimals
@@ -36,17 +37,20 @@ def probe_store(
     splits: Path | None = None,
     save: Path | None = None,
     params: Params | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Probe an embedding store as the pipeline does and write the metrics file, if any; returns its content.
 
-    params: without them those of params.yaml. With `save`, a final probe a label is fitted on all its patients, with
-    the median of the chosen penalties.
+    params: without them those of params.yaml; settings: values in place of theirs, by key with dots
+    ("probe_survival.types": ["KIRC"]). With `save`, a final probe a label is fitted on all its patients, with the
+    median of the chosen penalties.
     """
     if task not in ("mutation", "survival"):
         raise UserError(f"task is {task!r}, expected mutation or survival")
     if splits is not None and not splits.is_file():
         raise UserError(f"there is no splits table {splits}: leave it out, or make one with `dvc repro splits`")
-    params, people, (vectors, where) = params or load_params(), read_cohort(cohort), _vectors(store)
+    params = with_settings(params or load_params(), settings or {})
+    people, (vectors, where) = read_cohort(cohort), _vectors(store)
     table = make_splits(people, params) if splits is None else read_splits(splits)
     run = probe_mutation.run if task == "mutation" else probe_survival.run
     name = str(vectors.attributes.get("encoder", Path(where).stem))
@@ -125,13 +129,7 @@ def predict_store(probes: Path, store: Path | Store, output: Path | None) -> pd.
         raise UserError(f"{where} holds no embeddings ({vectors.absent}): give a store that does")
     parts = []
     for fitted in saving.load_probe(probes):
-        for key in ("model", "options", "checkpoint_sha256", "values", "genes_sha256", "categories", "msi", "subtypes"):
-            trained, given = fitted.encoder.get(key), vectors.attributes.get(key)
-            if trained != given:
-                raise UserError(
-                    f"the probe was trained on embeddings with {key} {trained!r}, but {where} has {given!r}: "
-                    "embed with the same encoder and options"
-                )
+        require_same(fitted.encoder, vectors.attributes, where)
         score = saving.predict(fitted, vectors.embedding)
         columns = {"task": fitted.task, "label": fitted.label, "sample_id": vectors.sample_id, "score": score}
         parts.append(pd.DataFrame(columns))
@@ -144,6 +142,11 @@ def predict_store(probes: Path, store: Path | Store, output: Path | None) -> pd.
         else:
             table.to_csv(aside, sep="," if output.suffix == ".csv" else "\t", index=False)
     return table
+
+
+def score_predictions(table: pd.DataFrame, cohort: Path) -> Iterator[str]:
+    """Say how well the predictions of `predict_store` rank the patients of a cohort folder, a line a label and type."""
+    return scores(table, read_cohort(cohort))
 
 
 def verify_results() -> Iterator[str]:

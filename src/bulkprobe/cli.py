@@ -15,6 +15,9 @@ from bulkprobe.errors import UserError, some
 
 STORE_ENTRIES = frozenset({"zarr.json", "embedding", "sample_id", ".DS_Store"})
 
+TRANSCRIPTS_HELP = "Transcript and gene in two columns, or a GTF (Salmon, kallisto)."
+STRAND_HELP = "Of STAR's ReadsPerGene.out.tab: unstranded, forward or reverse; judged by the reads without it."
+
 app = typer.Typer(
     help="Do gene-expression foundation models carry over to bulk RNA-seq of tumours?",
     no_args_is_help=True,
@@ -116,8 +119,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 @app.command()
 def check(
-    source: Annotated[Path, typer.Argument(help="A cohort folder, an AnnData file or a table.")],
+    source: Annotated[Path, typer.Argument(help="A cohort folder, an AnnData file, a table or a quantifier's folder.")],
     scale: Annotated[str | None, typer.Option(help="Scale of a file that does not say it.")] = None,
+    transcripts: Annotated[Path | None, typer.Option(help=TRANSCRIPTS_HELP)] = None,
+    strand: Annotated[str | None, typer.Option(help=STRAND_HELP)] = None,
 ) -> None:
     """Validate a cohort; per encoder: genes it knows, what it would leave out, and time and memory on this machine."""
     from bulkprobe.cohort.check import check_cohort
@@ -126,14 +131,16 @@ def check(
     if (source / "samples.parquet").exists():
         for finding in check_cohort(source):
             typer.echo(f"{finding.level}: {finding.text}")
-    for line in describe_fit(source, scale):
+    for line in describe_fit(source, scale, transcripts=transcripts, strand=strand):
         typer.echo(line)
 
 
 @app.command()
 def embed(
     encoder: Annotated[str, typer.Argument(help="A name in params.yaml, else a model's name.")],
-    source: Annotated[Path, typer.Option("--input", help="A cohort folder, .h5ad, AnnData .zarr, or a table.")],
+    source: Annotated[
+        Path, typer.Option("--input", help="A cohort folder, .h5ad, .zarr, a table, a quantifier's folder.")
+    ],
     output: Annotated[Path, typer.Option(help="The embedding store to write, a folder ending in .zarr.")],
     checkpoint: Annotated[Path | None, typer.Option(help="A folder in the released layout.")] = None,
     release: Annotated[str | None, typer.Option(help="A release (`bulkprobe encoders`), or untrained.")] = None,
@@ -144,6 +151,11 @@ def embed(
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
     add_to: Annotated[Path | None, typer.Option(help="An .h5ad that gets the vectors as obsm.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, an option of the encoder.")] = None,
+    transcripts: Annotated[Path | None, typer.Option(help=TRANSCRIPTS_HELP)] = None,
+    strand: Annotated[str | None, typer.Option(help=STRAND_HELP)] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="A store or stored probes: take over options and target_sum.")
+    ] = None,
 ) -> None:
     """Embed every sample of a cohort; running again resumes, a finished store is verified and left alone."""
     from bulkprobe.stages.embed_input import embed_input
@@ -164,6 +176,9 @@ def embed(
         device=device,
         precision=cast("Literal['float32', 'bfloat16'] | None", precision),
         add_to=add_to,
+        transcripts=transcripts,
+        strand=strand,
+        like=like,
     )
     typer.echo(f"{output} {'is written' if written else 'was complete and is left as it is'}")
 
@@ -202,11 +217,15 @@ def probe(
     output: Annotated[Path, typer.Option(help="The metrics file to write.")],
     splits: Annotated[Path | None, typer.Option(help="A splits table; made anew from params.yaml without it.")] = None,
     save: Annotated[Path | None, typer.Option(help="Also fit on all patients and store these probes (.npz).")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, in place of params.yaml's.")] = None,
 ) -> None:
     """Probe a store as the pipeline does, with the settings of params.yaml."""
     from bulkprobe.api import probe_store
+    from bulkprobe.stages.probe_lines import told
 
-    probe_store(store, cohort, task, output, splits=splits, save=save)
+    content = probe_store(store, cohort, task, output, splits=splits, save=save, settings=_settings(settings or []))
+    for line in told(content):
+        typer.echo(line)
     typer.echo(f"{output} is written" + (f", the probes are in {save}" if save else ""))
 
 
@@ -215,11 +234,14 @@ def predict(
     probes: Annotated[Path, typer.Argument(help="Probes stored by `bulkprobe probe --save`.")],
     store: Annotated[Path, typer.Argument(help="An embedding store of the same encoder.")],
     output: Annotated[Path, typer.Option(help="The table to write (.parquet, .csv or .tsv).")],
+    cohort: Annotated[Path | None, typer.Option(help="That cohort's folder: also say AUROC or C-index there.")] = None,
 ) -> None:
     """Apply stored probes to another cohort's embeddings."""
-    from bulkprobe.api import predict_store
+    from bulkprobe.api import predict_store, score_predictions
 
-    predict_store(probes, store, output)
+    table = predict_store(probes, store, output)
+    for line in () if cohort is None else score_predictions(table, cohort):
+        typer.echo(line)
     typer.echo(f"{output} is written")
 
 

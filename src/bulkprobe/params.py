@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -219,6 +219,21 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     _check_twins(path, params)
     _check_measured(path, params)
     return params
+
+
+def with_settings(params: Params, settings: Mapping[str, Any]) -> Params:
+    """Return parameters with some values replaced, by key with dots; UserError as for params.yaml itself."""
+    content = params.model_dump()
+    for key, value in settings.items():
+        *sections, last = key.split(".")
+        place = content
+        for section in sections:
+            place = place[section] if isinstance(place.get(section), dict) else place.setdefault(section, {})
+        place[last] = value
+    try:
+        return Params.model_validate(content)
+    except ValidationError as problem:
+        raise UserError("; ".join(_sentences(Path("--set"), problem))) from None
 
 
 def _check_measured(path: Path, params: Params) -> None:

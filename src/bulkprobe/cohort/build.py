@@ -20,6 +20,8 @@ from bulkprobe.cohort.lab_survival import lab_survival
 from bulkprobe.cohort.lab_tables import check_columns, lab_samples, read_table
 from bulkprobe.cohort.labels import hypermutated, join_mutations, read_maf
 from bulkprobe.cohort.legible import read_text_table
+from bulkprobe.cohort.quantifier_formats import KINDS
+from bulkprobe.cohort.quantifiers import quantified
 from bulkprobe.cohort.read import write_columns
 from bulkprobe.cohort.samples import read_quality, tcga_samples
 from bulkprobe.cohort.schema import (
@@ -192,14 +194,15 @@ def _build_lab(
     section: Mapping[str, Any], base: Path, output: Path, rules: CohortRules, hashes: Mapping[str, str] | None
 ) -> dict[str, Any]:
     config = FilesConfig.from_mapping(section)
-    single = [path for path in (config.samples, config.survival, config.genes) if path is not None]
+    single = [path for path in (config.samples, config.survival, config.genes, config.transcripts) if path is not None]
     paths = {path: base / path for path in (*config.expression, *single, *config.mutations)}
     absent = [name for name, path in paths.items() if not path.exists()]
     if absent:
         raise UserError(f"cohort.files: no such file: {some(absent)}; correct the paths")
-    if wrong := [name for name, path in paths.items() if path.is_dir() and path.suffix != ".zarr"]:
+    if wrong := [name for name, path in paths.items() if path.is_dir() and not _readable(path, name, config)]:
         raise UserError(
-            f"cohort.files: {some(wrong)} is a folder, expected a file (or a .zarr folder); correct the path"
+            f"cohort.files: {some(wrong)} is a folder, expected a file (or, for expression, a .zarr folder or one with "
+            f"the output of {KINDS}); correct the path"
         )
     flow = Flow()
     tables = {name: table_header(paths[name]) for name in (config.samples, config.survival, *config.mutations) if name}
@@ -209,7 +212,14 @@ def _build_lab(
         config.expression_scale,
         config.orientation,
         genes=None if config.genes is None else paths[config.genes],
+        transcripts=None if config.transcripts is None else paths[config.transcripts],
+        strand=config.strand,
     )
+    if "transcripts_summed" in expression.notes:
+        flow.note(
+            f"expression: transcripts summed to genes, counts and TPM alike ({expression.notes['transcripts_summed']} "
+            f"transcripts; {expression.notes['transcripts_without_gene']} without a gene left out)"
+        )
     table = read_table(paths[config.samples])
     samples = lab_samples(table, expression.sample_ids, config, rules, flow)
     follow_up = table if config.survival is None else read_table(paths[config.survival])
@@ -233,17 +243,24 @@ def _build_lab(
         survival=survival,
         mutations=mutations,
         flow=flow,
-        layers={"X": expression},
+        layers={"X": expression, "tpm": expression.tpm},
         var=expression.var,
         scale=expression.scale,
         provenance={
             "source": "files",
             "simulated": False,
-            "expression": config.expression_scale,
+            "expression": expression.declared,
             "raw": dict(hashes),
             "rules": rules.to_mapping(),
             "own_types": own,
         },
+    )
+
+
+def _readable(path: Path, name: str, config: FilesConfig) -> bool:
+    """Tell whether a folder can be read: expression as AnnData, or as a quantifier's output."""
+    return name in config.expression and (
+        path.suffix == ".zarr" or quantified(path, transcripts=config.transcripts is not None) is not None
     )
 
 
@@ -272,6 +289,8 @@ def _write(
         store = open_expression(aside / EXPRESSION)
         notes = {name: dict(source.notes) for name, source in layers.items() if source is not None}
         provenance["scale"] = {"X": store.scale, "layers": store.layers, "genes": len(store.var), "notes": notes}
+        if added := notes.get("X", {}).get("rows_of_repeated_genes_added"):
+            flow.note(f"expression: {added} rows added to another row of the same gene")
         provenance["expression_sha256"] = files.tree_hash(aside / EXPRESSION)
         content = flow.to_mapping()
         files.write_json(aside / FLOW, content)

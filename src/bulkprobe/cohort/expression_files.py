@@ -12,42 +12,54 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from bulkprobe.cohort.expression_parts import ORIENTATIONS, Block, Part, open_part
+from bulkprobe.cohort.expression_parts import ORIENTATIONS, Block, Part
 from bulkprobe.cohort.gene_keys import Genes, read_gene_table, resolve
 from bulkprobe.cohort.genes import repeated, strip_version
+from bulkprobe.cohort.quantifiers import open_table
 from bulkprobe.cohort.scales import FULL_TRANSCRIPTOME, Linear, check_upper_quartile, scale_named
 from bulkprobe.cohort.spool import Floats, GeneSpool, Index, SampleSpool
 from bulkprobe.cohort.store import Rows
+from bulkprobe.cohort.transcripts import is_gtf
 from bulkprobe.errors import UserError, some
 
 LOOK_AT = 32  # samples from which the upper quartile is judged
+ADDED = frozenset({"counts", "tpm", "fpkm"})  # rows of one gene are added up; elsewhere one of them is chosen
 
 
 def read_lab_expression(
     paths: Sequence[Path],
-    scale: str,
+    scale: str | None,
     orientation: str = "auto",
     *,
     genes: Path | pd.DataFrame | None = None,
     layer: str | None = None,
+    transcripts: Path | None = None,
+    strand: str | None = None,
 ) -> LabExpression:
-    """Open one table or several (one per cohort) as one source; values are read when it is written.
+    """Open one table or quantifier's folder, or several (one per cohort), as one source; values are read later.
 
     Several tables are joined on their common genes, in the order of the first. `genes` maps keys to Ensembl
-    ids and lengths. See `LabExpression` for what comes out.
+    ids and lengths. scale: may be None where every table tells its own. See `LabExpression` for what comes out.
     Raises UserError for what cannot be read, repeated samples (within or between files) and no common gene.
     """
-    scale_named(scale)
+    if scale is not None:
+        scale_named(scale)
     if orientation not in ORIENTATIONS:
         raise UserError(f"orientation {orientation!r} is not known; expected one of {', '.join(ORIENTATIONS)}")
     if not paths:
         raise UserError("no expression table given: expected at least one file")
+    if genes is None and transcripts is not None and is_gtf(transcripts):
+        genes = transcripts
     table = read_gene_table(genes)
-    parts = [open_part(Path(path), orientation, table, layer) for path in paths]
+    parts = [
+        open_table(Path(path), scale, orientation, table, layer, transcripts=transcripts, strand=strand)
+        for path in paths
+    ]
+    scale = _scale_of(parts) if scale is None else scale
     samples = [name for part in parts for name in part.sample_ids]
     if twice := repeated(samples):
         raise UserError(f"samples stand in more than one table: {some(twice)}; keep each in one file")
-    each = [resolve(part.keys, part.genes, part.name) for part in parts]
+    each = [resolve(part.keys, part.genes, part.name, part.known) for part in parts]
     shared = set(each[0].final).intersection(*(found.final for found in each[1:]))
     keys = [key for key in each[0].final if key in shared]
     if not keys:
@@ -58,6 +70,22 @@ def read_lab_expression(
     return LabExpression(scale, parts, keys, each)
 
 
+def _scale_of(parts: Sequence[Part]) -> str:
+    """Return the scale that all tables tell of themselves."""
+    if unknown := [part.name for part in parts if part.told is None]:
+        raise UserError(
+            f"cohort.files: expression_scale is missing, and {some(unknown)} does not tell its scale; name it (see the "
+            "example configuration)"
+        )
+    told = {part.told.scale: part.name for part in parts if part.told is not None}
+    if len(told) > 1:
+        said = ", ".join(f"{name} holds {scale}" for scale, name in told.items())
+        raise UserError(
+            f"the tables are on different scales ({said}): set expression_scale to one that all of them have"
+        )
+    return next(iter(told))
+
+
 class LabExpression:
     """Expression of a lab as a source for `store.write_expression`, in linear values.
 
@@ -65,7 +93,9 @@ class LabExpression:
     var: table of genes for the store: gene (key), ensembl_id ("" where unknown), symbol, length (bp or NaN).
     notes: rows and genes that were left out, complete after reading: genes missing in one of the files,
         rows without symbol, PAR_Y copies, genes with missing values (rsem_normalised only; elsewhere an
-        error), repeated genes (the row with the largest mean over all samples is kept).
+        error), repeated genes (added up in counts, TPM and FPKM; elsewhere the row with the largest mean over all
+        samples is kept), and what a quantifier's output tells.
+    tpm: the same from the TPM that quantifiers computed, where every table has it; None elsewhere.
     """
 
     def __init__(self, scale: str, parts: Sequence[Part], keys: list[str], each: Sequence[Genes]) -> None:
@@ -79,6 +109,15 @@ class LabExpression:
                 self.notes[name] = max(number, int(self.notes.get(name, 0)))
         union: set[str] = set().union(*(found.final for found in each))
         self.notes["genes_not_in_every_file"] = len(union) - len(keys)
+        for part in parts:
+            for name, told in (part.told.notes if part.told is not None else {}).items():
+                before = self.notes.get(name, told)
+                if isinstance(told, str):
+                    self.notes[name] = told if before == told else f"{before}, {told}"
+                else:
+                    self.notes[name] = max(told, float(before)) if isinstance(before, float) else max(told, int(before))
+        beside = [part.told.tpm for part in parts if part.told is not None and part.told.tpm is not None]
+        self.tpm = LabExpression("tpm", beside, keys, each) if len(beside) == len(parts) else None
 
     @property
     def sample_ids(self) -> list[str]:
@@ -110,19 +149,23 @@ class LabExpression:
             yield joined
 
     def _choose(self, sums: dict[str, float], missing: set[str]) -> list[str]:
-        """Return one key of the tables per gene, in the order of the first table."""
-        best: dict[str, str] = {}
+        """Return the keys that are read, in the order of the first table: one a gene where rows are not added."""
         usable = [key for key in self._keys if key not in missing]
+        self.notes["genes_with_missing_values_dropped"] = len(self._keys) - len(usable)
+        if not usable:
+            raise UserError("every gene has a missing value in some sample: nothing is left to write")
+        # One symbol with two Entrez numbers is two genes under one old name: they are no parts of one.
+        added = [key for key in usable if self.scale in ADDED and "|" not in key]
+        whole = {self._final[key] for key in added}
+        best: dict[str, str] = {}
         for key in usable:
             gene = self._final[key]
-            if gene not in best or sums[key] > sums[best[gene]]:
+            if gene not in whole and (gene not in best or sums[key] > sums[best[gene]]):
                 best[gene] = key
-        self.notes["genes_with_missing_values_dropped"] = len(self._keys) - len(usable)
-        self.notes["rows_of_repeated_genes_dropped"] = len(usable) - len(best)
-        if not best:
-            raise UserError("every gene has a missing value in some sample: nothing is left to write")
-        picked = set(best.values())
-        return [key for key in usable if key in picked]
+        kept = {*added, *best.values()}
+        self.notes["rows_of_repeated_genes_added"] = len(added) - len(whole)
+        self.notes["rows_of_repeated_genes_dropped"] = len(usable) - len(kept)
+        return [key for key in usable if key in kept]
 
 
 @dataclass
@@ -153,7 +196,8 @@ class Reading:
     def __init__(self, part: Part, scale: str, *, gaps: bool = False) -> None:
         self.part, self.gaps = part, gaps
         self.keys = strip_version(part.keys)
-        self.linear = Linear(scale, part.name, part.sample_ids)
+        certain = part.told is not None and part.told.estimated
+        self.linear = Linear(scale, part.name, part.sample_ids, certain=certain)
         self.gene_sums = np.zeros(len(self.keys))
         self.missing = np.zeros(len(self.keys), bool)
 
@@ -189,9 +233,11 @@ class _Joined:
     """Rows of several tables, in the order asked for, on their common genes."""
 
     def __init__(self, readers: Sequence[Rows], of_part: Index, keys: Sequence[str], gene_ids: list[str]) -> None:
-        self.gene_ids = gene_ids
         self._readers, self._of_part = readers, of_part
         self._columns: list[Index] = []
+        at_gene: dict[str, int] = {}
+        self._place = np.array([at_gene.setdefault(gene, len(at_gene)) for gene in gene_ids], np.int64)
+        self.gene_ids = list(at_gene)
         for reader in readers:
             at = {key: i for i, key in enumerate(reader.gene_ids)}
             self._columns.append(np.array([at[key] for key in keys], np.int64))
@@ -203,5 +249,14 @@ class _Joined:
             mine = np.flatnonzero(self._of_part[start:stop] == number)
             if mine.size:
                 first = int((self._of_part[:start] == number).sum())
-                out[mine] = reader.read(first, first + mine.size)[:, columns]
+                out[mine] = self._by_gene(reader.read(first, first + mine.size)[:, columns])
         return out
+
+    def _by_gene(self, values: Floats) -> Floats:
+        """Add up the columns of one gene."""
+        if len(self.gene_ids) == values.shape[1]:
+            return values
+        added = np.zeros((len(values), len(self.gene_ids)), np.float32)
+        for column, place in enumerate(self._place):
+            added[:, place] += values[:, column]
+        return added

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from bulkprobe.cohort import text_matrix
 from bulkprobe.cohort.anndata_file import BLOCK_VALUES, AnnDataFile, Matrix, open_anndata
 from bulkprobe.cohort.gene_keys import GeneTable, decide_orientation, gene_columns, looks_like_genes, read_gene_table
 from bulkprobe.cohort.genes import BROKEN_GZIP, open_maybe_gzip, repeated, truncated
+from bulkprobe.cohort.scales import SCALES
 from bulkprobe.cohort.spool import Floats
 from bulkprobe.errors import UserError, some
 
@@ -33,6 +34,8 @@ class Part:
     by_samples: bool  # blocks are runs of samples (else runs of genes)
     values: Values
     genes: GeneTable = field(default_factory=lambda: GeneTable({}, frozenset()))
+    known: pd.DataFrame | None = None  # what the table says of its genes: symbol, length; one row each, in order
+    told: Told | None = None
 
     def blocks(self) -> Iterator[Block]:
         """Yield the values; every sample and gene once."""
@@ -42,6 +45,22 @@ class Part:
             run = slice(start, start + len(block))
             start = run.stop
             yield (run, everything, block) if self.by_samples else (everything, run, block.T)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a table says of itself: its scale, and what else a quantifier's output tells.
+
+    estimated: counts with TPM beside them, so that values need not be looked at to tell the two apart. files: that
+    are read. notes: how, in plain words and numbers. settings: how, for the hash of the input.
+    """
+
+    scale: str
+    estimated: bool = False
+    files: list[Path] = field(default_factory=list)
+    tpm: Part | None = None
+    notes: dict[str, int | float | str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 class Values(Protocol):
@@ -163,7 +182,8 @@ def _open_anndata(path: Path, genes: GeneTable, layer: str | None) -> Part:
     matrix = file.matrix("X" if layer is None else f"layers/{layer}")
     if not genes.rows and {"symbol", "length", "ensembl_id"} & set(file.var.columns):
         genes = read_gene_table(gene_columns(file.var).assign(key=_var_keys(file.var)))
-    return anndata_part(file, matrix, _var_keys(file.var), genes)
+    part = anndata_part(file, matrix, _var_keys(file.var), genes)
+    return replace(part, told=Told(file.scale)) if layer is None and file.scale in SCALES else part
 
 
 def anndata_part(file: AnnDataFile, matrix: Matrix, keys: list[str], genes: GeneTable | None = None) -> Part:

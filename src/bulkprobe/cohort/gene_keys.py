@@ -11,16 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bulkprobe.cohort.genes import is_ensembl, is_par_y, open_maybe_gzip, repeated, strip_version
+from bulkprobe.cohort.genes import is_ensembl, is_par_y, open_maybe_gzip, read_gtf, repeated, strip_version
 from bulkprobe.cohort.legible import legible
+from bulkprobe.cohort.transcripts import is_gtf
 from bulkprobe.errors import UserError, some
 
 UNKNOWN_SYMBOL = "?"  # RNASeqV2 tables: 29 rows without a symbol
 _WITH_ENTREZ = re.compile(r"[^|\s]+\|\d+")
-_SYMBOL_NAMES = ("symbol", "gene_name", "hugo_symbol", "gene_symbol", "gene_symbols", "feature_name")
-_ENSEMBL_NAMES = ("ensembl_id", "ensembl", "ensembl_gene_id")
+_SYMBOL_NAMES = ("symbol", "approved symbol", "gene_name", "hugo_symbol", "gene_symbol", "gene_symbols", "feature_name")
+_ENSEMBL_NAMES = ("ensembl_id", "ensembl", "ensembl_gene_id", "ensembl gene id")
 _ID_NAMES = ("gene_id", "gene_ids", "feature_id", "gene")  # whatever kind of id an AnnData's author took for the genes
 _LENGTH_NAMES = ("length", "length_bp")
+_OLD_NAMES = ("previous symbols", "prev_symbol", "alias symbols", "alias_symbol")  # of HGNC's tables
 # Genes that nearly every table of human expression measures under these symbols: enough to tell the axes apart.
 COMMON_SYMBOLS = frozenset(
     "ACTB AKT1 ALK APC AR ATM BRAF BRCA1 BRCA2 CCND1 CD274 CD4 CD8A CDH1 CDK4 CDKN2A CTNNB1 EGFR EPCAM ERBB2 ESR1 "
@@ -64,8 +66,9 @@ class GeneTable:
 def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
     """Read a table of genes: columns symbol, ensembl (or ensembl_id), length (or length_bp), any key column.
 
-    Every text column serves as a key; the first row of a key counts. Raises UserError if it has neither
-    symbols nor Ensembl ids.
+    Every text column serves as a key; the first row of a key counts. A GTF serves as well, and HGNC's tables: there
+    an earlier symbol stands for the approved one, and then an alias, where only one gene claims it and no gene has it
+    for its own. Raises UserError if the table has neither symbols nor Ensembl ids.
     """
     if genes is None:
         return GeneTable({}, frozenset())
@@ -75,6 +78,8 @@ def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
         name = Path(genes).name
         if not Path(genes).is_file():
             raise UserError(f"the table of genes {name} is missing: expected a file at {genes}")
+        if is_gtf(Path(genes)):
+            return read_gene_table(read_gtf(Path(genes)))
         with legible(Path(genes)):
             if name.endswith(".parquet"):
                 table = pd.read_parquet(genes)
@@ -92,11 +97,21 @@ def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
     symbols = [""] * n if symbol is None else _text(symbol)
     found = list(zip(ids, symbols, _lengths(length, n).tolist(), strict=True))
     rows: dict[str, tuple[str, str, float]] = {}
-    others = [_text(table[c]) for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
+    old = [column for name in _OLD_NAMES if (column := _column(table, (name,))) is not None]
+    named = [table[c] for c in table.columns if not any(table[c] is column or c == column.name for column in old)]
+    others = [_text(column) for column in named if not pd.api.types.is_numeric_dtype(column)]
     for keys in (ids, *others, symbols):
         for key, row in zip(keys, found, strict=True):
             if key and key != UNKNOWN_SYMBOL:
                 rows.setdefault(key, row)
+    for column in old:
+        claims: dict[str, set[int]] = {}
+        for number, names in enumerate(_text(column)):
+            for name in re.split(r"\||, ", names):
+                claims.setdefault(name.strip(), set()).add(number)
+        for name, numbers in claims.items():
+            if name and len(numbers) == 1:
+                rows.setdefault(name, found[numbers.pop()])
     return GeneTable(rows, frozenset(symbols) - {"", UNKNOWN_SYMBOL})
 
 
@@ -152,12 +167,13 @@ class Genes:
     notes: dict[str, int]
 
 
-def resolve(keys: Sequence[str], table: GeneTable, name: str) -> Genes:
+def resolve(keys: Sequence[str], table: GeneTable, name: str, known: pd.DataFrame | None = None) -> Genes:
     """Decide which gene each key of a matrix stands for.
 
-    Dropped and counted: rows with symbol `?`, PAR_Y copies. Several keys may end at one gene where the key is
-    `SYMBOL|entrez` or the table of genes maps two keys to one id: the caller keeps the row with the largest
-    mean. A key that stands twice as it is, is an error.
+    known: what the matrix itself says of its genes (symbol, length), one row a key; its lengths go before those of
+    the table of genes, its symbols after. Dropped and counted: rows with symbol `?`, PAR_Y copies. Several keys may
+    end at one gene where the key is `SYMBOL|entrez` or the table of genes maps two keys to one id: the caller adds
+    or chooses, and the first key's length is the gene's. A key that stands twice as it is, is an error.
     """
     plain = strip_version(keys)
     usable = [key for key in plain if not is_par_y(key) and key.split("|", 1)[0] != UNKNOWN_SYMBOL]
@@ -165,11 +181,16 @@ def resolve(keys: Sequence[str], table: GeneTable, name: str) -> Genes:
         raise UserError(f"{name} has repeated genes: {some(twice)}; keep one row for each gene")
     final: dict[str, str] = {}
     rows: dict[str, tuple[str, str, str, float]] = {}
+    lengths, names = (
+        {} if known is None or column not in known else dict(zip(plain, known[column], strict=True))
+        for column in ("length", "symbol")
+    )
     for key in usable:
         symbol = key.split("|", 1)[0]
-        ensembl_id, known, length = table.rows.get(key) or table.rows.get(symbol) or ("", "", float("nan"))
+        ensembl_id, approved, length = table.rows.get(key) or table.rows.get(symbol) or ("", "", float("nan"))
+        length = lengths.get(key, length)
         if is_ensembl(key):
-            ensembl_id, symbol = key, known
+            ensembl_id, symbol = key, approved or names.get(key, "")
         final[key] = ensembl_id or symbol
         rows.setdefault(final[key], (final[key], ensembl_id, symbol, length))
     notes = {

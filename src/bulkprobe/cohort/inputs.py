@@ -23,10 +23,12 @@ import pandas as pd
 from bulkprobe.cohort.anndata_file import GROUP_FILES, AnnDataFile, Matrix, open_anndata
 from bulkprobe.cohort.anndata_held import hold_anndata
 from bulkprobe.cohort.expression_files import LOOK_AT, Reading
-from bulkprobe.cohort.expression_parts import Part, anndata_part, open_part
-from bulkprobe.cohort.gene_keys import GeneTable, gene_columns
+from bulkprobe.cohort.expression_parts import Part, anndata_part
+from bulkprobe.cohort.gene_keys import gene_columns
 from bulkprobe.cohort.given import Input, Layer, cohort_input
+from bulkprobe.cohort.quantifiers import content_hash, open_table, quantified
 from bulkprobe.cohort.scales import FULL_TRANSCRIPTOME, SCALES, check_upper_quartile, scale_named
+from bulkprobe.cohort.schema import SAMPLES
 from bulkprobe.cohort.spool import GeneSpool, SampleSpool, Spool
 from bulkprobe.cohort.store import LENGTHS_NEEDED, Floats, Index, gather, per_million, tpm_from_counts
 from bulkprobe.errors import UserError, some
@@ -42,13 +44,21 @@ GAP = 2  # samples so near each other are read as one run: at most twice what wa
 ADVICE = f"pass --scale with one of {', '.join(SCALES)} (from Python: scale=)"
 
 
-def open_input(source: Path | AnnData, scale: str | None = None, folder: Path | None = None) -> Input:
+def open_input(
+    source: Path | AnnData,
+    scale: str | None = None,
+    folder: Path | None = None,
+    *,
+    transcripts: Path | None = None,
+    strand: str | None = None,
+) -> Input:
     """Open what is to be embedded, with every check of its values done.
 
-    source: a cohort folder, an AnnData file (.h5ad or .zarr), a table in either orientation (.tsv, .csv, also .gz, or
-    .parquet), or an AnnData itself, which is read and never changed. scale: of X or of the table;
-    without it that of the file, or counts where its values are whole numbers.
-    folder: takes temporary files (default: the system's folder for such), removed when the input is closed.
+    source: a cohort folder, an AnnData file (.h5ad or .zarr), a quantifier's folder or file, a table in either
+    orientation (.tsv, .csv, also .gz, or .parquet), or an AnnData itself, which is read and never changed. scale: of X
+    or of the table; without it that of the file, or counts where its values are whole numbers. folder: takes temporary
+    files (default: the system's folder for such), removed when the input is closed. transcripts, strand: as
+    `quantifiers.open_table` takes them.
 
     Logarithms are inverted and FPKM rescaled to TPM. Beside X there is the layer tpm where the file has it or where
     it can be computed from counts and lengths. UserError for everything that cannot be read or is not of the scale.
@@ -61,17 +71,20 @@ def open_input(source: Path | AnnData, scale: str | None = None, folder: Path | 
     path = Path(source)
     if not path.exists():
         raise UserError(
-            f"{path.name} is not a cohort folder, nor AnnData (.h5ad, .zarr), nor a table (.tsv, .csv, .parquet): "
-            f"there is nothing at {path}, correct the path"
+            f"{path.name} is not a cohort folder, nor AnnData (.h5ad, .zarr), nor a table (.tsv, .csv, .parquet), nor "
+            f"quantifiers' output: there is nothing at {path}, correct the path"
         )
     in_zarr = path.is_dir() and (path.suffix == ".zarr" or any((path / name).is_file() for name in GROUP_FILES))
     if in_zarr or path.suffix == ".h5ad":
         return _open_file(open_anndata(path), scale, folder)
-    if path.is_dir():
+    if path.is_dir() and ((path / SAMPLES).exists() or not quantified(path)):
         return _open_cohort(path, scale)
-    part = open_part(path, "auto", GeneTable({}, frozenset()), None)
-    var, obs = gene_columns(pd.DataFrame(index=part.keys)), pd.DataFrame({"sample_id": part.sample_ids})
-    return _open(path, var, obs, part, None, _scale_of(part, scale, None), folder, guessed=scale is None)
+    part = open_table(path, scale, transcripts=transcripts, strand=strand)
+    var = gene_columns(pd.DataFrame(index=part.keys) if part.known is None else part.known)
+    obs, told = pd.DataFrame({"sample_id": part.sample_ids}), part.told
+    declared = _scale_of(part, scale, None if told is None else told.scale)
+    tpm = None if told is None else told.tpm
+    return _open(path, var, obs, part, tpm, declared, folder, guessed=scale is None and told is None)
 
 
 def _open_cohort(path: Path, scale: str | None) -> Input:
@@ -132,12 +145,18 @@ def _open(
             scale=scale,
             declared=declared,
             layers=[name for name in matrices if name != "X"],
-            sha256=sha256() if sha256 else tree_hash(path) if path.is_dir() else file_hash(path),
+            sha256=sha256() if sha256 else _hash(path, part),
             matrices=matrices,
             spools=spools,
         )
         stack.pop_all()
     return given
+
+
+def _hash(path: Path, part: Part) -> str:
+    if part.told is not None:
+        return content_hash(path, part)
+    return tree_hash(path) if path.is_dir() else file_hash(path)
 
 
 def _scale_of(part: Part, given: str | None, noted: object) -> str:

@@ -99,10 +99,12 @@ class Block:
 class Linear:
     """Turns the blocks of one table to its linear scale and checks them against the declared scale.
 
-    `convert` may run for several blocks at once; `accept` takes the results one by one, in file order.
+    `convert` may run for several blocks at once; `accept` takes the results one by one, in file order. certain: counts
+    stand beside TPM in the file, so that sums of a million do not make them TPM.
     """
 
-    def __init__(self, scale: str, table: str, sample_ids: Sequence[str]) -> None:
+    def __init__(self, scale: str, table: str, sample_ids: Sequence[str], *, certain: bool = False) -> None:
+        self.certain = certain
         self.name, self.scale, self.table = scale, scale_named(scale), table
         self.sample_ids = sample_ids
         self.low, self.high = np.inf, -np.inf  # of the values as they stand in the table
@@ -188,7 +190,7 @@ class Linear:
         elif self.name == "counts":
             if self.high < COUNT_TOP:
                 self._wrong(f"the largest value is {self.high:.4g}")
-            if len(self.sample_sums) > 1 and (self._adds_up(1e-3) or self._like_part_of_tpm()):
+            if not self.certain and len(self.sample_sums) > 1 and (self._adds_up(1e-3) or self._like_part_of_tpm()):
                 raise UserError(
                     f"{self.table} is declared as counts, but every sample adds up to "
                     f"{'' if self._adds_up(1e-3) else 'nearly '}a million: it looks like TPM, set the scale it has"

@@ -266,9 +266,10 @@ SCALES = (
     "log1p_tpm",
     "zscore",
 )
+QUANTIFIER_ENDINGS = frozenset({".sf", ".tsv", ".txt", ".results", ".tab", ".counts"})  # also .gz
 ORIENTATIONS = ("auto", "genes_by_samples", "samples_by_genes")
 _ONE_VALUE: tuple[tuple[str, type, str], ...] = (
-    *((key, str, "one path") for key in ("samples", "survival", "genes")),
+    *((key, str, "one path") for key in ("samples", "survival", "genes", "transcripts")),
     *((key, bool, "true or false") for key in ("allow_unmatched", "allow_all_censored")),
 )
 TIME_UNITS: Mapping[str, float] = MappingProxyType({"days": 1.0, "months": 30.44, "years": 365.25})  # in days
@@ -278,13 +279,15 @@ TIME_UNITS: Mapping[str, float] = MappingProxyType({"days": 1.0, "months": 30.44
 class FilesConfig:
     """The section `cohort.files`: a lab's tables, as paths, and how they are to be read."""
 
-    expression: tuple[str, ...]  # one table, or one per cohort
-    expression_scale: str
+    expression: tuple[str, ...]  # one table or quantifier's folder, or one per cohort
     samples: str
+    expression_scale: str | None = None  # may be left out where the format tells it
     orientation: str = "auto"
     survival: str | None = None  # without it, survival stands in `samples`
     mutations: tuple[str, ...] = ()  # long, or genes x samples 0/1
-    genes: str | None = None  # symbol, Ensembl id, length in bp
+    genes: str | None = None  # symbol, Ensembl id, length in bp; or a GTF, or HGNC's table with earlier symbols
+    transcripts: str | None = None  # transcript and gene, or a GTF: for Salmon and kallisto
+    strand: str | None = None  # of STAR's ReadsPerGene.out.tab, which is judged by its reads without it
     columns: Mapping[str, str] = field(default_factory=dict)  # ours -> theirs
     cancer_types: Mapping[str, Any] = field(default_factory=dict)  # theirs -> TCGA code, or {name: own name}
     time_unit: str | None = None  # unit of the survival times; undeclared means days, checked for plausibility
@@ -295,7 +298,8 @@ class FilesConfig:
 
     def __post_init__(self) -> None:
         for key, known in (
-            ("expression_scale", SCALES),
+            ("expression_scale", (None, *SCALES)),
+            ("strand", (None, "unstranded", "forward", "reverse")),
             ("orientation", ORIENTATIONS),
             ("time_unit", (None, *TIME_UNITS)),
             ("mutations_absent_gene", ("unknown", "wild_type")),
@@ -315,7 +319,7 @@ class FilesConfig:
         """
         refuse_unknown(mapping, [f.name for f in fields(cls)], "cohort.files")
         given = {key: value for key, value in mapping.items() if value is not None}
-        for key in ("expression", "expression_scale", "samples"):
+        for key in ("expression", "samples"):
             if not given.get(key):
                 raise UserError(f"cohort.files: {key} is missing; name it (see the example configuration)")
         for key in ("expression", "mutations"):

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bulkprobe import files
-from bulkprobe.cohort.schema import FilesConfig
+from bulkprobe.cohort.schema import QUANTIFIER_ENDINGS, FilesConfig
 from bulkprobe.errors import UserError
 from bulkprobe.sources.schema import LAB_CONFIG, LAB_FOLDER, SOURCE_JSON
 
@@ -29,7 +29,9 @@ def fetch_files(config: FilesConfig | Mapping[str, Any], folder: Path, base: Pat
     base = Path.cwd() if base is None else Path(base)
     folder = Path(folder)
     given = _paths(section)
-    missing = [path for path in given if not (base / path).is_file()]
+    missing = [
+        path for path in given if not ((base / path).is_file() or (path in section.expression and _listed(base / path)))
+    ]
     if missing:
         raise UserError(
             f"cohort.files: no such file: {', '.join(missing)}; paths are relative to the project or absolute"
@@ -39,10 +41,13 @@ def fetch_files(config: FilesConfig | Mapping[str, Any], folder: Path, base: Pat
     folder.mkdir(parents=True, exist_ok=True)
     with files.atomic_folder(folder / LAB_FOLDER) as aside:
         for path, name in names.items():
-            digest, size = _copy(base / path, aside / name)
-            recorded[f"{LAB_FOLDER}/{name}"] = {"sha256": digest, "bytes": size, "url": None}
+            for source in _listed(base / path) if (base / path).is_dir() else [base / path]:
+                place = name if source == base / path else f"{name}/{source.relative_to(base / path).as_posix()}"
+                (aside / place).parent.mkdir(parents=True, exist_ok=True)
+                digest, size = _copy(source, aside / place)
+                recorded[f"{LAB_FOLDER}/{place}"] = {"sha256": digest, "bytes": size, "url": None}
     section_copy = section.to_mapping()
-    for key in ("samples", "survival", "genes"):
+    for key in ("samples", "survival", "genes", "transcripts"):
         if section_copy[key] is not None:
             section_copy[key] = f"{LAB_FOLDER}/{names[section_copy[key]]}"
     for key in ("expression", "mutations"):
@@ -53,8 +58,22 @@ def fetch_files(config: FilesConfig | Mapping[str, Any], folder: Path, base: Pat
     return content
 
 
+def _listed(folder: Path) -> list[Path]:
+    """Return the files of an expression folder: all of a .zarr, of others what a quantifier may have written."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    if folder.suffix == ".zarr":
+        return found
+    return [
+        path
+        for path in found
+        if Path(path.name.removesuffix(".gz")).suffix in QUANTIFIER_ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
 def _paths(section: FilesConfig) -> list[str]:
-    single = [path for path in (section.samples, section.survival, section.genes) if path is not None]
+    names = (section.samples, section.survival, section.genes, section.transcripts)
+    single = [path for path in names if path is not None]
     return list(dict.fromkeys([*section.expression, *single, *section.mutations]))
 
 

@@ -19,6 +19,7 @@ from bulkprobe.encoders.base import Card
 from bulkprobe.errors import UserError, some
 from bulkprobe.params import PARAMS_FILE, EncoderEntry, Params, load_params
 from bulkprobe.stages import paths
+from bulkprobe.stages.applying import made_like
 from bulkprobe.stages.checkpoints import UNTRAINED, Checkpoint, identify, write_record
 from bulkprobe.stages.embed import embed_expression
 from bulkprobe.stages.released import fetch_release
@@ -58,22 +59,38 @@ def embed_input(
     device: str | None = None,
     precision: Literal["float32", "bfloat16"] | None = None,
     add_to: Path | None = None,
+    transcripts: Path | None = None,
+    strand: str | None = None,
+    like: Path | None = None,
 ) -> bool:
     """Embed a cohort folder, AnnData or a table into a store; False where it was complete already.
 
     checkpoint: a folder in the released layout; release: the name of one, or "untrained"; without either what
     params.yaml says, and its weights in `models/`. options: on top of the entry's own. add_to: an .h5ad that gets the
-    vectors as obsm["X_<encoder>"].
+    vectors as obsm["X_<encoder>"]. transcripts, strand: of a quantifier's output (`cohort.inputs.open_input`). like: a
+    store, or stored probes, whose options, target_sum and weights are taken over.
     """
     params, entry = find_entry(encoder)
     card = get_encoder(entry.model).card
+    twin = None if like is None else made_like(like)
+    if twin is not None:
+        if twin.model != entry.model:
+            raise UserError(
+                f"--like {like} was made with {twin.model}, not with {entry.model}: embed with {twin.encoder}"
+            )
+        entry = entry.model_copy(update={"options": twin.options, "release": twin.release or entry.release})
     if checkpoint is not None and release is not None:
         raise UserError("--checkpoint and --release were both given: one of them says which weights")
     with (
         tempfile.TemporaryDirectory(prefix=".bulkprobe-", dir=_parent(output)) as scratch,
-        open_input(source, scale, Path(scratch)) as opened,
+        open_input(source, scale, Path(scratch), transcripts=transcripts, strand=strand) as opened,
     ):
         weights = _weights(encoder, entry, card, opened, checkpoint, release, params, Path(scratch))
+        if twin is not None and weights is not None and weights.sha256 != twin.checkpoint_sha256:
+            raise UserError(
+                f"--like {like} was made with another checkpoint (sha256 {str(twin.checkpoint_sha256)[:12]}…, here "
+                f"{weights.sha256[:12]}…): give the same one with --checkpoint or --release"
+            )
         written = embed_expression(
             encoder,
             entry.model,
