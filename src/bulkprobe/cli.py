@@ -251,9 +251,23 @@ def diff(
 
 
 @app.command()
-def verify() -> None:
-    """Check the pipeline's results against each other: splits, stores, and metrics recomputed from predictions."""
-    from bulkprobe.api import verify_results
+def verify(
+    output: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say what differs, not what was checked.")] = False,
+) -> None:
+    """Hash data, weights, stores and metrics again, hold them against dvc.lock and each other, recompute the scores.
 
-    for line in verify_results():
-        typer.echo(line)
+    Status 1 where anything differs: changed, missing, not locked, stale (made with other inputs, settings or code), or
+    wrong (two files that do not fit together).
+    """
+    from bulkprobe.api import verify_results
+    from bulkprobe.files import write_json
+
+    verdict = verify_results()
+    if output is not None:
+        write_json(output, verdict.as_dict())
+    for line in (*(() if quiet else verdict.checked), *verdict.findings):
+        typer.echo(str(line))
+    if not verdict.ok:
+        sys.exit(verdict.summary())
+    typer.echo(verdict.summary())
