@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bulkprobe.errors import UserError, some
+from bulkprobe.stages.revisions import MISSING, value_at
 
 Kind = Literal["changed", "missing", "not locked", "stale", "wrong"]
 LISTED = 3  # files of one folder that a line names
@@ -54,6 +55,7 @@ class _Hasher:
         self._repo = repo
         self._odb = HashFileDB(repo.fs, repo.cache.local.path)  # remembers no hashes of earlier runs
         self._known: dict[str, Any] = {}
+        self._parsed: dict[str, Any] = {}
 
     def __call__(self, entry: Any) -> Any:
         """Return size and object of a dependency or output; None where it is not here."""
@@ -69,6 +71,14 @@ class _Hasher:
                 found = meta, content
             self._known[path] = found
         return self._known[path]
+
+    def parsed(self, path: str) -> Any:
+        """Return the content of a file of parameters, which DVC itself would parse once a stage."""
+        from dvc.utils.serialize import load_path
+
+        if path not in self._parsed:
+            self._parsed[path] = load_path(path, self._repo.fs)
+        return self._parsed[path]
 
 
 def check_lock() -> Hashed:
@@ -156,9 +166,9 @@ def _check_inputs(stage: Any, hasher: _Hasher, bad: Iterable[Path]) -> Iterator[
     other = ["its command"] if getattr(stage, "cmd_changed", False) else []
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency):
-            for of_file in dep.workspace_status().values():
-                keys = list(of_file) if isinstance(of_file, dict) else [str(dep)]
-                other.append(f"params {some(keys, LISTED)}")
+            used, today = dep.hash_info.value or {}, hasher.parsed(str(dep.fs_path))
+            keys = [key for key in dep.params or used if value_at(today, key) != used.get(key, MISSING)]
+            other += [f"{dep}: {some(keys, LISTED)}"] if keys else []
             continue
         here = Path(dep.fs_path)
         if any(here == path or here in path.parents or path in here.parents for path in bad):

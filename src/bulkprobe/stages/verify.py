@@ -23,6 +23,7 @@ from bulkprobe.store import read_store
 
 ROUNDING = 1e-6  # metrics files hold six decimals
 TASKS = ("mutation", "survival")
+ByPart = dict[tuple[str, int], dict[str, np.ndarray]]  # columns by label and split
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,10 @@ def verify_results() -> Verdict:
             checks.make(f"embed@{name}", _check_store, name, cohort)
     scored = [(name, task) for name in params.encoders for task in TASKS if _scored(name, task)]
     if paths.SPLITS.is_file():
-        checks.make("splits", _check_splits)
-        for name, task in scored:
-            checks.make(f"probe_{task}@{name}", _check_scores, name, task)
+        tested: dict[str, ByPart] = {}
+        checks.make("splits", _check_splits, tested)
+        for name, task in scored if tested else ():
+            checks.make(f"probe_{task}@{name}", _check_scores, name, task, tested[task])
     if paths.COMPARE.is_file() and len(scored) == len(TASKS) * len(params.encoders):
         checks.make("compare", _check_comparison, params)
     return Verdict(tuple(checks.said), (*hashed.findings, *checks.findings), hashed)
@@ -144,35 +146,37 @@ def _check_store(encoder: str, cohort: str | None) -> str:
     return f"{path}: {len(store.sample_id)} vectors, all finite, of the cohort and weights that are here"
 
 
-def _check_splits() -> str:
+def _check_splits(tested: dict[str, ByPart]) -> str:
+    """Check the splits; fills `tested` with the test patients by task."""
     splits = pd.read_parquet(paths.SPLITS)
     twice = splits.duplicated(["task", "label", "split", "patient_id"])
     if twice.any():
         raise UserError(f"{paths.SPLITS} has patients twice in a split: {some(splits.patient_id[twice].unique())}")
+    tests = splits[splits.role == "test"]
+    tested |= {task: _by_part(tests[tests.task == task]) for task in TASKS}
     return f"{paths.SPLITS}: every patient once a split, {splits.label.nunique()} labels"
 
 
-def _check_scores(encoder: str, task: str) -> str:
+def _check_scores(encoder: str, task: str, tested: ByPart) -> str:
     """Recompute every defined per-split score from the stored predictions, made for the split's test patients alone."""
-    labels, splits = read_json(paths.metrics_path(task, encoder))["labels"], pd.read_parquet(paths.SPLITS)
+    labels = read_json(paths.metrics_path(task, encoder))["labels"]
     by_part = _by_part(pd.read_parquet(paths.predictions_path(task, encoder)))
-    tested = _by_part(splits[(splits.task == task) & (splits.role == "test")])
     checked = 0
     for label, entry in labels.items():
         for split, value in enumerate(entry["per_split"]):
             if value is None:
                 continue
             part, test = by_part.get((label, split)), tested.get((label, split))
-            if part is None or test is None or sorted(part.patient_id) != sorted(test.patient_id):
+            if part is None or test is None or sorted(part["patient_id"]) != sorted(test["patient_id"]):
                 raise UserError(
                     f"{label}, split {split} of {encoder}: the predictions are not those of the split's test patients, "
                     "each once; run `dvc repro`"
                 )
-            score = part.score.to_numpy(float)
+            score = part["score"].astype(float)
             if task == "mutation":
-                again = auroc(part.truth.to_numpy(bool), score)
+                again = auroc(part["truth"].astype(bool), score)
             else:
-                again = harrell_c(part.time.to_numpy(float), part.event.to_numpy(bool), score)
+                again = harrell_c(part["time"].astype(float), part["event"].astype(bool), score)
             if not np.isclose(again, value, rtol=0, atol=ROUNDING):
                 raise UserError(
                     f"{label}, split {split} of {encoder}: the metrics say {value}, the predictions {again:.6f}; "
@@ -200,6 +204,10 @@ def _check_comparison(params: Params) -> str:
     return f"{paths.COMPARE}: {checked} differences equal to those recomputed from the metrics"
 
 
-def _by_part(table: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:
-    groups = table.groupby(["label", "split"], observed=True)
-    return {(str(key[0]), int(str(key[1]))): part for key, part in groups}
+def _by_part(table: pd.DataFrame) -> ByPart:
+    columns = {str(name): table[name].to_numpy() for name in table.columns}
+    rows: dict[Any, Any] = table.groupby(["label", "split"], observed=True).indices
+    return {
+        (str(key[0]), int(str(key[1]))): {name: column[chosen] for name, column in columns.items()}
+        for key, chosen in rows.items()
+    }
