@@ -12,6 +12,7 @@ import yaml
 
 from bulkprobe import __version__
 from bulkprobe.errors import UserError, some
+from bulkprobe.stages import one_thread
 
 STORE_ENTRIES = frozenset({"zarr.json", "embedding", "sample_id", ".DS_Store"})
 
@@ -29,6 +30,7 @@ def main() -> None:
     if "--debug" in sys.argv:
         sys.argv.remove("--debug")
         os.environ["BULKPROBE_DEBUG"] = "1"
+    one_thread()
     try:
         app()
     except (UserError, OSError) as problem:  # a full disk or a file that may not be read is no bug of ours

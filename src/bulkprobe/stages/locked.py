@@ -133,6 +133,8 @@ def _inside(out: Any, content: Any) -> str:
     locked = out.get_obj() if out.hash_info.isdir else None
     if not out.hash_info.isdir or not content.hash_info.isdir:
         return ""
+    if locked is None and not out.use_cache:
+        return " (kept in git: `git diff` shows what of it)"
     if locked is None:
         return " (which file of it, DVC's cache cannot tell: it has no list of this folder)"
     before, now = (
