@@ -95,8 +95,8 @@ def test_threads_shards_and_processes_change_no_byte(study: Path, plain: Path, m
     assert changed(plain, study) == []
 
 
-@pytest.mark.parametrize("kept", [(), (0,), (1,), (0, 2), (1, 2)])
-@pytest.mark.parametrize("name", ["pca", "scgpt", "bulkformer"])
+@pytest.mark.parametrize("kept", [(1,), (0, 2)])
+@pytest.mark.parametrize("name", ["pca", "scgpt"])
 def test_resuming_from_any_shards_gives_the_same_store(
     study: Path, plain: Path, name: str, kept: tuple[int, ...]
 ) -> None:
@@ -132,9 +132,9 @@ def begin_again(study: Path, store: Path, name: str, kept: tuple[int, ...]) -> N
 
 
 def test_batches_of_any_size_give_the_same_store(study: Path, plain: Path) -> None:
-    for name in kernels.ENCODERS:
+    for name in kernels.MEASURED:
         store = study / f"data/embeddings/{name}.zarr"
-        for size in (1, 2, 3, 5, 64):
+        for size in (1, 5, 64):
             shutil.rmtree(store)
             with inside(study, name), pytest.MonkeyPatch.context() as patch:
                 whole = embed.embed_cohort
@@ -199,9 +199,9 @@ def test_importing_the_library_sets_no_variables() -> None:
 # ------------------------------------------------ other machines: the same numbers
 
 
-@pytest.mark.parametrize("setting", kernels.QUICK)
-def test_other_kernels_move_no_number_by_more_than_promised(plain: Path, tmp_path: Path, setting: str) -> None:
-    other = kernels.run_study(tmp_path / "other", kernels.settings()[setting])
+def test_other_kernels_move_no_number_by_more_than_promised(plain: Path, tmp_path: Path) -> None:
+    """The furthest setting; `benchmarks/kernels.py` goes through all."""
+    other = kernels.run_study(tmp_path / "other", kernels.settings()[kernels.QUICK[-1]])
     used = [json.loads((folder / "kernels.json").read_text()) for folder in (plain, other)]
     found = kernels.differences(plain, other)
     assert [entry for entry in found if entry[0] > kernels.GOAL] == [], used
