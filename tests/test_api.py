@@ -10,7 +10,7 @@ import pytest
 
 from bulkprobe import api
 from bulkprobe.errors import UserError
-from bulkprobe.files import read_json, write_json
+from bulkprobe.files import read_json
 from bulkprobe.stages import embed, probe_mutation
 from bulkprobe.stages.embed import embed_cohort
 from bulkprobe.store import read_store
@@ -119,73 +119,6 @@ def test_an_absent_encoder_has_empty_metrics_and_no_predictions(spoilt: Path, tm
     assert content["absent"] == "switched off in params.yaml (enabled: false)"
     assert content["labels"] == {}
     assert len(pd.read_parquet(spoilt / "data/predictions/pca.parquet/mutation.parquet")) == 0
-
-
-def test_verify_says_what_it_checked(made: Path) -> None:
-    with inside(made):
-        lines = list(api.verify_results())
-    assert len(lines) == 2 + 3 * 3
-    assert lines[0] == "data/splits.parquet: every patient once a split, 7 labels"
-    assert "metrics/mutation/pca.json: 12 scores equal to those recomputed from the predictions" in lines
-
-
-def test_verify_catches_a_changed_comparison(spoilt: Path) -> None:
-    path = spoilt / "metrics/compare.json"
-    content = read_json(path)
-    content["tasks"]["survival"]["against_reference"]["expression"]["mean"] = 0.2
-    write_json(path, content)
-    with (
-        inside(spoilt),
-        pytest.raises(UserError, match=r"survival: metrics/compare\.json says mean 0\.2 of expression"),
-    ):
-        list(api.verify_results())
-
-
-@pytest.mark.parametrize("task", ["mutation", "survival"])
-def test_verify_catches_a_changed_metrics_file(spoilt: Path, task: str) -> None:
-    path = spoilt / f"metrics/{task}/pca.json"
-    content = read_json(path)
-    label = "pan_cancer/TP53" if task == "mutation" else "GBMLGG/OS"
-    content["labels"][label]["per_split"][1] += 0.00001
-    write_json(path, content)
-    said = f"{label}, split 1 of pca: the metrics say .*, the predictions"
-    with inside(spoilt), pytest.raises(UserError, match=said):
-        list(api.verify_results())
-
-
-def test_verify_catches_a_patient_twice_in_a_split(spoilt: Path) -> None:
-    path = spoilt / "data/splits.parquet"
-    table = pd.read_parquet(path)
-    again = table[(table.split == 2) & (table.role == "test")].iloc[:1].assign(role="train", fold=0)
-    rewrite(path, pd.concat([table, again], ignore_index=True))
-    with inside(spoilt), pytest.raises(UserError, match=f"patients twice in a split: {again.patient_id.iloc[0]}"):
-        list(api.verify_results())
-
-
-def test_verify_catches_predictions_for_a_training_patient(spoilt: Path) -> None:
-    """The score may stay the same: who was scored is checked by name."""
-    path = spoilt / "data/predictions/pca.parquet/mutation.parquet"
-    table = pd.read_parquet(path)
-    here = (table.label == "pan_cancer/TP53") & (table.split == 0)
-    splits = pd.read_parquet(spoilt / "data/splits.parquet")
-    trained = splits[(splits.label == "pan_cancer/TP53") & (splits.split == 0) & (splits.role == "train")].patient_id
-    names = table.patient_id.astype(object)
-    names[here.idxmax()] = trained.iloc[0]
-    rewrite(path, table.assign(patient_id=names))
-    said = r"TP53, split 0 of pca: .* not those of the split's test patients"
-    with inside(spoilt), pytest.raises(UserError, match=said):
-        list(api.verify_results())
-
-
-def test_verify_catches_lost_predictions_and_files(spoilt: Path) -> None:
-    path = spoilt / "data/predictions/pca.parquet/survival.parquet"
-    table = pd.read_parquet(path)
-    rewrite(path, table[table.split != 1])
-    with inside(spoilt), pytest.raises(UserError, match=r"split 1 of pca: .* not those of the split's test patients"):
-        list(api.verify_results())
-    path.unlink()
-    with inside(spoilt), pytest.raises(UserError, match=r"results are missing: .*survival\.parquet; run `dvc repro`"):
-        list(api.verify_results())
 
 
 def test_a_file_that_is_no_splits_table_is_refused(tmp_path: Path) -> None:

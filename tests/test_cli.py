@@ -191,7 +191,7 @@ def test_probe_save_and_predict(run: Run, made: Path, tmp_path: Path, task: str)
     assert sorted(table.label.unique()) == sorted(defined)
 
 
-def test_report_and_verify(run: Run, made: Path, tmp_path: Path) -> None:
+def test_report(run: Run, made: Path, tmp_path: Path) -> None:
     copy = copy_workspace(made, tmp_path / "copy")
     before = (copy / "metrics/report.html").read_bytes()
     (copy / "metrics/report.html").unlink()
@@ -199,9 +199,6 @@ def test_report_and_verify(run: Run, made: Path, tmp_path: Path) -> None:
     assert (copy / "metrics/report.html").read_bytes() == before
     assert "simulated" in (copy / "metrics/methods.md").read_text()
     assert (copy / "metrics/references.bib").read_text().startswith("@inproceedings{kim2026,")
-    done = run("verify", folder=copy)
-    assert done.status == 0
-    assert done.out.count("scores equal to those recomputed from the predictions") == 6
 
 
 # ------------------------------------------------ bad input
@@ -229,7 +226,7 @@ def test_a_missing_folder(run: Run, tmp_path: Path) -> None:
 
 def test_results_that_are_not_there_yet(run: Run, made: Path, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes((made / "params.yaml").read_bytes())
-    refused(run("verify", folder=tmp_path), "results are missing: data/splits.parquet")
+    refused(run("verify", folder=tmp_path), "this folder is in no DVC project, so nothing is recorded")
     refused(run("report", folder=tmp_path), "metrics/mutation/pca.json")
 
 

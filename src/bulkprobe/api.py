@@ -6,26 +6,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
 import pandas as pd
 
 from bulkprobe.cohort.read import Cohort, read_cohort
 from bulkprobe.errors import UserError, some
-from bulkprobe.files import atomic_path, read_json, write_json
+from bulkprobe.files import atomic_path, write_json
 from bulkprobe.params import Params, load_params, with_settings
 from bulkprobe.probes import save as saving
-from bulkprobe.probes.metrics import auroc, harrell_c
 from bulkprobe.splits import COLUMNS
-from bulkprobe.stages import compare, paths, probe_mutation, probe_survival, probing
+from bulkprobe.stages import probe_mutation, probe_survival, probing
 from bulkprobe.stages.applying import require_same, scores
 from bulkprobe.stages.embed import embed_cohort
 from bulkprobe.stages.tasks import make_splits, mutation_labels, probing_patients, survival_labels
+from bulkprobe.stages.verify import Verdict, verify_results
 from bulkprobe.store import Store, read_store
 
-__all__ = ["embed_cohort", "predict_store", "probe_store", "score_predictions", "verify_results"]
+__all__ = ["Verdict", "embed_cohort", "predict_store", "probe_store", "score_predictions", "verify_results"]
 
 Task = Literal["mutation", "survival"]
-ROUNDING = 1e-6  # metrics files hold six decimals
 
 
 def probe_store(
@@ -147,83 +145,3 @@ def predict_store(probes: Path, store: Path | Store, output: Path | None) -> pd.
 def score_predictions(table: pd.DataFrame, cohort: Path) -> Iterator[str]:
     """Say how well the predictions of `predict_store` rank the patients of a cohort folder, a line a label and type."""
     return scores(table, read_cohort(cohort))
-
-
-def verify_results() -> Iterator[str]:
-    """Check the results of the pipeline in the current folder; UserError at the first that does not hold."""
-    params = load_params()
-    made = [paths.SPLITS, paths.COMPARE]
-    for task in ("mutation", "survival"):
-        for name in params.encoders:
-            made += [paths.metrics_path(task, name), paths.predictions_path(task, name)]
-    missing = [path for path in made if not path.is_file()]
-    if missing:
-        raise UserError(f"results are missing: {some(missing)}; run `dvc repro`")
-    splits = pd.read_parquet(paths.SPLITS)
-    twice = splits.duplicated(["task", "label", "split", "patient_id"])
-    if twice.any():
-        raise UserError(f"{paths.SPLITS} has patients twice in a split: {some(splits.patient_id[twice].unique())}")
-    yield f"{paths.SPLITS}: every patient once a split, {splits.label.nunique()} labels"
-    for name in params.encoders:
-        store = read_store(paths.store_path(name))
-        yield f"{paths.store_path(name)}: {store.absent or f'{len(store.sample_id)} vectors, all finite'}"
-        for task in ("mutation", "survival"):
-            n = _recompute(name, task, splits)
-            yield f"{paths.metrics_path(task, name)}: {n} scores equal to those recomputed from the predictions"
-    yield f"{paths.COMPARE}: {_recompare(params)} differences equal to those recomputed from the metrics"
-
-
-def _recompute(encoder: str, task: str, splits: pd.DataFrame) -> int:
-    """Recompute every defined per-split score from the stored predictions, made for the split's test patients alone."""
-    labels = read_json(paths.metrics_path(task, encoder))["labels"]
-    by_part = _by_part(pd.read_parquet(paths.predictions_path(task, encoder)))
-    tested = _by_part(splits[(splits.task == task) & (splits.role == "test")])
-    checked = 0
-    for label, entry in labels.items():
-        for split, value in enumerate(entry["per_split"]):
-            if value is None:
-                continue
-            part, test = by_part.get((label, split)), tested.get((label, split))
-            if part is None or test is None or sorted(part.patient_id) != sorted(test.patient_id):
-                raise UserError(
-                    f"{label}, split {split} of {encoder}: the predictions are not those of the split's test patients, "
-                    "each once; run `dvc repro`"
-                )
-            score = part.score.to_numpy(float)
-            if task == "mutation":
-                again = auroc(part.truth.to_numpy(bool), score)
-            else:
-                again = harrell_c(part.time.to_numpy(float), part.event.to_numpy(bool), score)
-            if not np.isclose(again, value, rtol=0, atol=ROUNDING):
-                raise UserError(
-                    f"{label}, split {split} of {encoder}: the metrics say {value}, the predictions {again:.6f}; "
-                    "run `dvc repro`"
-                )
-            checked += 1
-    return checked
-
-
-def _recompare(params: Params) -> int:
-    """Recompute every difference to the reference encoder and its p-value, without drawing patients again."""
-    metrics = {
-        name: {task: read_json(paths.metrics_path(task, name)) for task in ("mutation", "survival")}
-        for name in params.encoders
-    }
-    again = compare.run(metrics, {}, pd.Series(dtype=str), params, n_boot=0)
-    known, checked = read_json(paths.COMPARE), 0
-    for task, comparisons in again["tasks"].items():
-        stored = known.get("tasks", {}).get(task, {}).get("against_reference", {})
-        for name, entry in comparisons["against_reference"].items():
-            for key in ("mean", "p_calibrated"):
-                if stored.get(name, {}).get(key) != entry[key]:
-                    raise UserError(
-                        f"{task}: {paths.COMPARE} says {key} {stored.get(name, {}).get(key)} of {name} against "
-                        f"{again['reference']}, the metrics {entry[key]}; run `dvc repro`"
-                    )
-            checked += entry["mean"] is not None
-    return checked
-
-
-def _by_part(table: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:
-    groups = table.groupby(["label", "split"], observed=True)
-    return {(str(key[0]), int(str(key[1]))): part for key, part in groups}

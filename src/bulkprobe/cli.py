@@ -12,6 +12,7 @@ import yaml
 
 from bulkprobe import __version__
 from bulkprobe.errors import UserError, some
+from bulkprobe.stages import one_thread
 
 STORE_ENTRIES = frozenset({"zarr.json", "embedding", "sample_id", ".DS_Store"})
 
@@ -32,6 +33,7 @@ def main() -> None:
     if "--debug" in sys.argv:
         sys.argv.remove("--debug")
         os.environ["BULKPROBE_DEBUG"] = "1"
+    one_thread()
     try:
         app()
     except (UserError, OSError) as problem:  # a full disk or a file that may not be read is no bug of ours
@@ -273,9 +275,23 @@ def diff(
 
 
 @app.command()
-def verify() -> None:
-    """Check the pipeline's results against each other: splits, stores, and metrics recomputed from predictions."""
-    from bulkprobe.api import verify_results
+def verify(
+    output: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say what differs, not what was checked.")] = False,
+) -> None:
+    """Hash data, weights, stores and metrics again, hold them against dvc.lock and each other, recompute the scores.
 
-    for line in verify_results():
-        typer.echo(line)
+    Status 1 where anything differs: changed, missing, not locked, stale (made with other inputs, settings or code), or
+    wrong (two files that do not fit together).
+    """
+    from bulkprobe.api import verify_results
+    from bulkprobe.files import write_json
+
+    verdict = verify_results()
+    if output is not None:
+        write_json(output, verdict.as_dict())
+    for line in (*(() if quiet else verdict.checked), *verdict.findings):
+        typer.echo(str(line))
+    if not verdict.ok:
+        sys.exit(verdict.summary())
+    typer.echo(verdict.summary())

@@ -44,7 +44,7 @@ from bulkprobe.nn.performer import Performer, parts
 from bulkprobe.nn.performer_pytorch import COUNTER, join_queries_keys_values, layer_keys, without_doubles
 from bulkprobe.nn.pooling import pool
 from bulkprobe.nn.rename import depth_of, load_strict, parameters_of, rename
-from bulkprobe.nn.samples import Sample, Samples, Tokens
+from bulkprobe.nn.samples import Sample, Samples, Tokens, one_thread
 from bulkprobe.nn.waves import ABSENT, polynomials, wave_coefficients
 from bulkprobe.preprocess.normalise import MILLION
 from bulkprobe.preprocess.vocabulary import Alignment, align, gene_names, require_coverage
@@ -113,6 +113,7 @@ class Network(nn.Module):
     wave_hidden: Tensor  # what each polynomial of expression adds: (degree + 1, 4 · width)
     adjacency: Tensor
 
+    @one_thread()
     def prepare(self, adjacency: Tensor, device: str) -> None:
         """Compute what no sample changes."""
         self.to(device)
@@ -391,7 +392,6 @@ class BulkFormer:
         per_kilobase = checkpoint.per_kilobase(names) if chosen["input"] == "counts" else None
         how = "mean" if chosen["pooling"] == "published" else chosen["pooling"]
         network = checkpoint.network
-
         columns = np.sort(found.columns[np.unique(found.places, return_index=True)[1]])  # a gene's first
         place_of = np.zeros(found.n_input, np.intp)
         place_of[found.columns] = found.places

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from bulkprobe.encoders.base import (
     LOG_SCALES,
@@ -49,7 +50,8 @@ class Projection:
     def embed(self, values: np.ndarray | None, obs: pd.DataFrame) -> np.ndarray:
         """Return (n_samples, width); each sample by itself, so that its bytes do not depend on the others."""
         rows = self.inner.embed(values, obs)
-        return np.stack([row @ self.matrix for row in rows])
+        with threadpool_limits(1, "blas"):  # threads would share the sum over a sample's genes
+            return np.stack([row @ self.matrix for row in rows])
 
 
 class RandomProjection:

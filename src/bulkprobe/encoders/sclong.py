@@ -40,7 +40,7 @@ from bulkprobe.nn.gene_graph import normalised, spread
 from bulkprobe.nn.performer import Performer
 from bulkprobe.nn.pooling import pool
 from bulkprobe.nn.rename import load_strict, parameters_of, rename, stack
-from bulkprobe.nn.samples import Sample, Samples, Tokens
+from bulkprobe.nn.samples import Sample, Samples, Tokens, one_thread
 from bulkprobe.preprocess.vocabulary import Alignment, align, gene_names, require_coverage
 
 TARGET_SUM = 10_000.0  # counts a sample, upstream's preprocess.py
@@ -140,6 +140,7 @@ class GeneTable(nn.Module):
         self.register_buffer("sources", torch.empty(config.positions, config.width))
         self.layers = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.graph_layers))
 
+    @one_thread()
     def forward(self, edges: Tensor, weights: Tensor) -> Tensor:
         """Return (positions, width) from edges (2: from, to; n_edges) and their weights.
 
@@ -350,7 +351,6 @@ class Encoder:
         genes = align(names, {gene: place for place, gene in enumerate(vocabulary)}, "last")
         require_coverage(CARD.name, genes, chosen["min_coverage"], "Ensembl gene ids", names)
         how = "mean" if chosen["pooling"] == "published" else chosen["pooling"]
-        measured = genes.measured()
         model.to(given.device)
 
         def run(row: np.ndarray, kept: np.ndarray) -> Tensor:
@@ -362,7 +362,7 @@ class Encoder:
 
         def encode(values: np.ndarray, sample: Sample) -> Tensor:
             row = tokenise(values, genes)
-            pooled = {"measured": measured, "expressed": row > 0, "all": row >= 0}
+            pooled = {"measured": genes.measured(), "expressed": row > 0, "all": row >= 0}
             return pool(run(row, np.flatnonzero(pooled[chosen["positions"]])), how)
 
         def states(values: np.ndarray, sample: Sample) -> tuple[np.ndarray, Tensor]:

@@ -8,9 +8,9 @@ bytes do not depend on the number of threads.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +82,17 @@ class Samples:
             raise UserError(f"sample {sample.id}: {problem}") from None
         found: np.ndarray = vector.float().cpu().numpy()
         return found
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread, as samples are computed; also a decorator. For what no sample changes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cores() -> int:

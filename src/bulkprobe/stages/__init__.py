@@ -1,1 +1,19 @@
 """One thin entry point per DVC stage; with the command line the only readers of params.yaml and fixed paths."""
+
+import os
+import sys
+
+THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def one_thread() -> None:
+    """Give linear algebra one thread in this process and those that it starts; before NumPy and torch are imported.
+
+    Sums that several threads share are rounded in another order, so bytes would depend on the number of cores. What
+    runs side by side (samples, splits) does so on one thread each; OMP_NUM_THREADS says how many samples.
+    """
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+
+
+if sys.argv[:1] == ["-m"]:  # Python is still looking for the module: a stage is being started as a program
+    one_thread()

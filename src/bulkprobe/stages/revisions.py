@@ -35,7 +35,7 @@ class Revision:
 
     def setting(self, key: str, default: Any = None) -> Any:
         """Return the value of a flat key of params.yaml."""
-        found = _at(self.params, key)
+        found = value_at(self.params, key)
         return default if found is MISSING else found
 
 
@@ -115,7 +115,8 @@ def _parsed(files: Any, name: str, path: str) -> Any:
         raise UserError(f"{path} of {name} cannot be read: {' '.join(str(problem).split())}") from None
 
 
-def _at(params: Any, key: str) -> Any:
+def value_at(params: Any, key: str) -> Any:
+    """Return the value of a flat key, MISSING where there is none."""
     for part in key.split("."):
         if not isinstance(params, Mapping) or part not in params:
             return MISSING
@@ -142,7 +143,7 @@ def _stale(params: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -
         if encoder and encoder not in (params.get("encoders") or {}):
             continue  # DVC keeps the entries of encoders that have left params.yaml
         used = stage.get("params", {}).get("params.yaml", {})
-        keys |= dict.fromkeys(key for key, value in used.items() if _at(params, key) != value)
+        keys |= dict.fromkeys(key for key, value in used.items() if value_at(params, key) != value)
     if not keys:
         return []
     return [f"params.yaml has other values than the run in dvc.lock ({some(keys, 5)}); run `dvc repro`"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from bulkprobe.cohort.read import read_cohort
@@ -46,7 +47,8 @@ def main() -> str:
             f"params.yaml: shift.encoders has no {name!r}; known: {', '.join(params.shift.encoders)}: add it there"
         )
     found = open_subject(name, params)
-    content = absent(name, params, found) if isinstance(found, Store) else run(found)
+    with threadpool_limits(1):  # so that bytes do not depend on how many cores there are
+        content = absent(name, params, found) if isinstance(found, Store) else run(found)
     write_json(paths.metrics_path("shift", name), content)
     return f"{paths.metrics_path('shift', name)} is written"
 

@@ -1,0 +1,215 @@
+"""Bytes on one machine, numbers between machines: the promises of the README's section on reproducibility.
+
+The same for single encoders: tests/encoders/test_foundation.py; for n_jobs and the order of patients: tests/probes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from threadpoolctl import threadpool_limits
+
+import kernels
+from bulkprobe.encoders import get_encoder
+from bulkprobe.encoders.base import CohortView
+from bulkprobe.files import tree_hash
+from bulkprobe.stages import THREADS, embed, probe_mutation, probe_survival, probing, shift
+from workspace import inside
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("exact")]
+ONE_CORE = ("taskset", "-c", "0")
+RESULTS = ("data/embeddings", "data/predictions", "metrics", "models", "data/cohort", "data/gene_sets", "data/truth")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small study with two foundation models, as this machine computes it."""
+    return kernels.run_study(tmp_path_factory.mktemp("exact") / "plain")
+
+
+@pytest.fixture
+def study(plain: Path, tmp_path: Path) -> Path:
+    """A copy in which stages run again."""
+    return Path(shutil.copytree(plain, tmp_path / "study", ignore=shutil.ignore_patterns("raw")))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every result of a study: stores, predictions, metrics, weights, and the report with its figures and tables."""
+    found = [path for part in RESULTS for path in (folder / part).rglob("*") if path.is_file()]
+    content = {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in [*found, folder / "data/splits.parquet"]
+    }
+    assert {Path(name).suffix for name in content} >= {
+        ".json",
+        ".html",
+        ".png",
+        ".svg",
+        ".csv",
+        ".parquet",
+        ".md",
+        ".bib",
+    }
+    return content
+
+
+def changed(one: Path, other: Path) -> list[str]:
+    first, second = files_of(one), files_of(other)
+    return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
+
+
+# ------------------------------------------------ one machine: the same bytes
+
+
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="taskset gives a process one core, on Linux alone")
+def test_one_core_gives_the_bytes_of_all_cores(plain: Path, tmp_path: Path) -> None:
+    alone = kernels.run_study(tmp_path / "alone", {"OMP_NUM_THREADS": "1"}, ONE_CORE)
+    assert changed(plain, alone) == []
+
+
+def test_threads_shards_and_processes_change_no_byte(study: Path, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a caller who pins nothing gets: three threads, samples one by one, shards from the last to the first."""
+    backwards = embed.prepare_store
+    monkeypatch.setattr(embed, "prepare_store", lambda path, **about: backwards(path, **about)[::-1])
+    monkeypatch.setattr(probing, "CORES", 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert len(list((plain / "data/embeddings/scgpt.zarr/embedding/c").glob("*/0"))) > 1
+    with threadpool_limits(3):
+        for name in kernels.ENCODERS:
+            shutil.rmtree(study / f"data/embeddings/{name}.zarr")
+            with inside(study, name):
+                embed.main()
+                probe_mutation.main()
+                probe_survival.main()
+        with inside(study, "scgpt"):
+            shift.main()
+    assert changed(plain, study) == []
+
+
+@pytest.mark.parametrize("kept", [(1,), (0, 2)])
+@pytest.mark.parametrize("name", ["pca", "scgpt"])
+def test_resuming_from_any_shards_gives_the_same_store(
+    study: Path, plain: Path, name: str, kept: tuple[int, ...]
+) -> None:
+    store = study / f"data/embeddings/{name}.zarr"
+    begin_again(study, store, name, kept)
+    with inside(study, name):
+        embed.main()
+    assert tree_hash(store) == tree_hash(plain / store.relative_to(study))
+    assert [path.name for path in store.parent.iterdir() if "partial" in path.name] == []
+
+
+def begin_again(study: Path, store: Path, name: str, kept: tuple[int, ...]) -> None:
+    """Leave what a killed run leaves: an unfinished store with some shards, and half a file of another."""
+    whole = store.with_name("whole")
+    store.rename(whole)
+
+    class Killed(Exception):
+        pass
+
+    def killed(*args: Any, **about: Any) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, inside(study, name):
+        patch.setattr(embed, "write_store", killed)
+        with pytest.raises(Killed):
+            embed.main()
+    aside = store.with_name(f"{store.name}.partial") / "embedding/c"
+    for shard in kept:
+        shutil.copytree(whole / f"embedding/c/{shard}", aside / str(shard))
+    aside.mkdir(parents=True, exist_ok=True)
+    (aside / "0.123.partial").write_bytes(b"half")
+    shutil.rmtree(whole)
+
+
+def test_batches_of_any_size_give_the_same_store(study: Path, plain: Path) -> None:
+    for name in kernels.MEASURED:
+        store = study / f"data/embeddings/{name}.zarr"
+        for size in (1, 5, 64):
+            shutil.rmtree(store)
+            with inside(study, name), pytest.MonkeyPatch.context() as patch:
+                whole = embed.embed_cohort
+                patch.setattr(embed, "embed_cohort", _with_batches(whole, size))
+                embed.main()
+            assert tree_hash(store) == tree_hash(plain / f"data/embeddings/{name}.zarr"), (name, size)
+
+
+def _with_batches(run: Callable[..., bool], size: int) -> Callable[..., bool]:
+    return lambda *args, **how: run(*args, **how, batch_size=size)
+
+
+def test_a_random_projection_of_the_true_number_of_genes_does_not_depend_on_threads() -> None:
+    """OpenBLAS shares the sum over 60,498 genes between threads, which moved a vector by 1e-3 of it."""
+    n = 60_498
+    genes = pd.DataFrame({"ensembl_id": [f"ENSG{i:011d}" for i in range(n)], "symbol": "", "length": 1000.0})
+    obs = pd.DataFrame({"sample_id": ["S0", "S1", "S2"]})
+    tpm = np.random.default_rng(0).gamma(0.5, 30.0, (3, n)).astype(np.float32)
+    session = get_encoder("random_projection").start(CohortView(genes, obs, "tpm"), {"width": 16})
+    found = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads):
+            found.append(session.embed(tpm, obs))
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
+def unpinned() -> dict[str, str]:
+    own = {"PYTHONPATH": str(kernels.TOP / "src")}
+    return {key: value for key, value in os.environ.items() if key not in THREADS} | own
+
+
+def test_a_stage_and_the_command_pin_threads_before_numerical_libraries() -> None:
+    code = (
+        "import os, runpy, sys\n"
+        "sys.argv[0] = '-m'\n"  # as `python -m` has it while it looks for the module
+        "import bulkprobe.stages\n"
+        "assert not {'numpy', 'scipy', 'torch', 'pandas'} & set(sys.modules)\n"
+        "print([os.environ.get(name) for name in bulkprobe.stages.THREADS])\n"
+        "import numpy, scipy.linalg, torch, threadpoolctl\n"
+        "print([x['num_threads'] for x in threadpoolctl.threadpool_info() if x['user_api'] == 'blas'])\n"
+        "print(torch.get_num_threads())\n"
+    )
+    env = {key: value for key, value in os.environ.items() if key not in THREADS} | {
+        "PYTHONPATH": str(kernels.TOP / "src")
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [str(["1"] * len(THREADS)), "[1, 1]", "1"]
+    code = "import sys, bulkprobe.cli; assert not {'numpy', 'scipy', 'torch', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+
+def test_importing_the_library_sets_no_variables() -> None:
+    """A notebook keeps its threads; what must be pinned is pinned where it computes."""
+    code = "import os, bulkprobe.api, bulkprobe.stages as s; assert not set(s.THREADS) & set(os.environ)"
+    env = {key: value for key, value in os.environ.items() if key not in THREADS} | {
+        "PYTHONPATH": str(kernels.TOP / "src")
+    }
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+
+# ------------------------------------------------ other machines: the same numbers
+
+
+def test_other_kernels_move_no_number_by_more_than_promised(plain: Path, tmp_path: Path) -> None:
+    """The furthest setting; `benchmarks/kernels.py` goes through all."""
+    other = kernels.run_study(tmp_path / "other", kernels.settings()[kernels.QUICK[-1]])
+    used = [json.loads((folder / "kernels.json").read_text()) for folder in (plain, other)]
+    found = kernels.differences(plain, other)
+    assert [entry for entry in found if entry[0] > kernels.GOAL] == [], used
+
+
+def test_what_is_compared_between_machines() -> None:
+    assert kernels.apart(0.5, 0.50002) == pytest.approx(2e-5)
+    assert kernels.apart(1000.0, 1000.1) == pytest.approx(1e-4, rel=1e-3)
+    assert kernels.apart(None, None) == kernels.apart("a", "a") == kernels.apart(True, True) == 0
+    assert kernels.apart(None, 0.1) == kernels.apart(True, 1) == kernels.apart("a", "b") == float("inf")
+    assert dict(kernels.leaves({"a": [1, {"b": None}]})) == {"/a/0": 1, "/a/1/b": None}
