@@ -90,7 +90,7 @@ def write_absent(path: Path, reason: str, attributes: Mapping[str, Any]) -> None
 
 def missing_shards(path: Path, n_samples: int, shard_size: int) -> list[int]:
     """First rows of the shards that are not yet written."""
-    done = {int(p.parent.name) for p in (_aside(path) / "embedding" / "c").glob("*/0")}
+    done = _written(_aside(path))
     return [start for start in range(0, n_samples, shard_size) if start // shard_size not in done]
 
 
@@ -156,7 +156,7 @@ def _verified(path: Path, group: zarr.Group) -> tuple[zarr.Array[Any], list[str]
         raise UserError(f"{path} is a Zarr group without `embedding` and `sample_id`, so it is no embedding store")
     array = _array(group)
     n_shards = -(-array.shape[0] // array.shards[0]) if array.shards else 0
-    present = len(list((path / "embedding" / "c").glob("*/0")))
+    present = len(_written(path))
     if present != n_shards:
         raise UserError(f"{path} holds {present} of {n_shards} shards: run the embedding again, it resumes")
     try:
@@ -182,6 +182,11 @@ def _shards_of(path: Path, array: zarr.Array[Any], names: Sequence[str]) -> Iter
                 f"{path} has NaN or infinite vectors for {some(names[start + int(i)] for i in broken)}: embed again"
             )
         yield start, part
+
+
+def _written(folder: Path) -> set[int]:
+    """Numbers of the shards that are there; Zarr would read an empty file, as a power cut leaves it, as zeros."""
+    return {int(file.parent.name) for file in (folder / "embedding" / "c").glob("*/0") if file.stat().st_size}
 
 
 def _readable(array: zarr.Array[Any], start: int, size: int) -> bool:

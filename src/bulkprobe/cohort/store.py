@@ -307,12 +307,6 @@ class ExpressionStore(Expression):
     uns: dict[str, Any]
     layers: list[str]  # beside X
 
-    @property
-    def shard_samples(self) -> int:
-        """Samples of one shard: reading whole shards is fastest."""
-        array = self._array("X")
-        return int((array.shards or array.chunks)[0])
-
     def _array(self, layer: str) -> Any:
         return zarr.open_array(str(self.path), path="X" if layer == "X" else f"layers/{layer}", mode="r")
 
@@ -375,4 +369,9 @@ def open_expression(path: Path) -> ExpressionStore:
     )
     samples = group["obs"][group["obs"].attrs["_index"]][:]
     layers = sorted(group["layers"].array_keys()) if "layers" in group else []
+    for name in ("X", *(f"layers/{layer}" for layer in layers)):
+        # Zarr would read what is missing or empty, as a power cut leaves it, as zeros.
+        held = sum(file.is_file() and file.stat().st_size > 0 for file in (path / name / "c").glob("*/*"))
+        if held < -(-len(samples) // (group[name].shards or group[name].chunks)[0]):
+            raise UserError(f"{path.name}: {name} has lost some of its files of values; build the cohort again")
     return ExpressionStore(path, [str(name) for name in samples], var, str(uns["scale"]), uns, layers)

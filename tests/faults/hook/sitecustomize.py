@@ -1,4 +1,4 @@
-"""Python loads this first where it lies on PYTHONPATH: it does harm at the nth change of the file system below a folder.
+"""Python loads this first where it lies on PYTHONPATH: it does harm at the nth change of files below a folder.
 
 BULKPROBE_FAULT holds JSON, {"top": folder, "do": what, "at": n}. Changes are counted by audit events: a file opened for
 writing, a folder made, something renamed, linked or removed; not the writing of bytes itself.
