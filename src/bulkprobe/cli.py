@@ -13,6 +13,7 @@ import yaml
 from bulkprobe import __version__
 from bulkprobe.errors import UserError, some
 from bulkprobe.stages import one_thread
+from bulkprobe.stages.running import stoppable
 
 STORE_ENTRIES = frozenset({"zarr.json", "embedding", "sample_id", ".DS_Store"})
 
@@ -35,7 +36,8 @@ def main() -> None:
         os.environ["BULKPROBE_DEBUG"] = "1"
     one_thread()
     try:
-        app()
+        with stoppable():
+            app()
     except (UserError, OSError) as problem:  # a full disk or a file that may not be read is no bug of ours
         if os.environ.get("BULKPROBE_DEBUG"):
             raise

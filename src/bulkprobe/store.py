@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from bulkprobe.errors import UserError, some
-from bulkprobe.files import atomic_path
+from bulkprobe.files import atomic_path, replace_folder, sweep
 
 CHUNKS_PER_SHARD = 4
+# The checksum is 4 bytes a chunk; without it more than half of all changed bits would pass for other numbers.
+CODECS = (ZstdCodec(level=3), Crc32cCodec())
 FORMAT = 1
 
 
@@ -79,6 +81,7 @@ def write_store(
 def write_absent(path: Path, reason: str, attributes: Mapping[str, Any]) -> None:
     """Write a store without vectors that says why the encoder could not be run."""
     aside = _aside(path)
+    _note(aside).unlink(missing_ok=True)
     shutil.rmtree(aside, ignore_errors=True)
     group = zarr.open_group(str(aside), mode="w", zarr_format=3)
     group.attrs.update({**attributes, "absent": reason, "format": FORMAT})
@@ -87,7 +90,7 @@ def write_absent(path: Path, reason: str, attributes: Mapping[str, Any]) -> None
 
 def missing_shards(path: Path, n_samples: int, shard_size: int) -> list[int]:
     """First rows of the shards that are not yet written."""
-    done = {int(p.parent.name) for p in (_aside(path) / "embedding" / "c").glob("*/0")}
+    done = _written(_aside(path))
     return [start for start in range(0, n_samples, shard_size) if start // shard_size not in done]
 
 
@@ -96,9 +99,14 @@ def prepare_store(
 ) -> list[int]:
     """Begin a store, or take up an unfinished one made of the same input; return the first rows of shards to write.
 
-    Shards of an unfinished store that was made otherwise (other options, cohort or weights) are thrown away.
+    Shards of an unfinished store that was made otherwise (other options, cohort or weights) are thrown away, and so are
+    those that cannot be read, as after a power cut.
     """
-    _open_aside(_aside(path), sample_ids, width, attributes, shard_size)
+    array = _array(_open_aside(_aside(path), sample_ids, width, attributes, shard_size))
+    lacking = set(missing_shards(path, len(sample_ids), shard_size))
+    for start in range(0, len(sample_ids), shard_size):
+        if start not in lacking and not _readable(array, start, shard_size):
+            (_aside(path) / "embedding" / "c" / str(start // shard_size) / "0").unlink()
     return missing_shards(path, len(sample_ids), shard_size)
 
 
@@ -106,10 +114,10 @@ def is_finished(path: Path, *, sample_ids: Sequence[str], width: int, attributes
     """Whether `path` is a complete store of exactly this input; its vectors are looked at shard by shard."""
     if not (path / "zarr.json").is_file():
         return False
-    group = _open(path)
-    if {key: value for key, value in group.attrs.items() if key != "format"} != _plain(attributes):
-        return False
     try:
+        group = _open(path)
+        if {key: value for key, value in group.attrs.items() if key != "format"} != _plain(attributes):
+            return False
         array, names = _verified(path, group)
         for _ in _shards_of(path, array, names):
             pass
@@ -148,7 +156,7 @@ def _verified(path: Path, group: zarr.Group) -> tuple[zarr.Array[Any], list[str]
         raise UserError(f"{path} is a Zarr group without `embedding` and `sample_id`, so it is no embedding store")
     array = _array(group)
     n_shards = -(-array.shape[0] // array.shards[0]) if array.shards else 0
-    present = len(list((path / "embedding" / "c").glob("*/0")))
+    present = len(_written(path))
     if present != n_shards:
         raise UserError(f"{path} holds {present} of {n_shards} shards: run the embedding again, it resumes")
     try:
@@ -176,6 +184,19 @@ def _shards_of(path: Path, array: zarr.Array[Any], names: Sequence[str]) -> Iter
         yield start, part
 
 
+def _written(folder: Path) -> set[int]:
+    """Numbers of the shards that are there; Zarr would read an empty file, as a power cut leaves it, as zeros."""
+    return {int(file.parent.name) for file in (folder / "embedding" / "c").glob("*/0") if file.stat().st_size}
+
+
+def _readable(array: zarr.Array[Any], start: int, size: int) -> bool:
+    try:
+        array[start : start + size]
+    except (ValueError, RuntimeError):
+        return False
+    return True
+
+
 def _aside(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
@@ -186,10 +207,16 @@ def _note(aside: Path) -> Path:
 
 
 def _take_name(aside: Path, path: Path) -> None:
-    if path.exists():
-        shutil.rmtree(path)
-    aside.rename(path)
+    replace_folder(aside, path)
     _note(aside).unlink(missing_ok=True)
+
+
+def tidy(path: Path) -> None:
+    """Remove what killed runs left beside a store, but for an unfinished store that can be continued."""
+    sweep(path)
+    sweep(_note(_aside(path)))
+    if not _aside(path).exists():
+        _note(_aside(path)).unlink(missing_ok=True)
 
 
 def _open(path: Path) -> zarr.Group:
@@ -232,6 +259,7 @@ def _open_aside(
         for left in aside.rglob("*.partial"):  # a killed writer's unfinished files
             left.unlink()
         return zarr.open_group(str(aside), mode="r+")
+    note.unlink(missing_ok=True)  # first: with the note of one store, the beginning of another would pass for it
     shutil.rmtree(aside, ignore_errors=True)
     aside.parent.mkdir(parents=True, exist_ok=True)
     group = zarr.open_group(str(aside), mode="w", zarr_format=3)
@@ -243,10 +271,12 @@ def _open_aside(
         dtype="float32",
         shards=(shard_size, width),
         chunks=(chunk, width),
-        compressors=ZstdCodec(level=3),
+        compressors=CODECS,
         fill_value=0.0,
     )
-    names = group.create_array("sample_id", shape=(len(sample_ids),), dtype=str, chunks=(len(sample_ids),))
+    names = group.create_array(
+        "sample_id", shape=(len(sample_ids),), dtype=str, chunks=(len(sample_ids),), compressors=CODECS
+    )
     names[:] = np.array(list(sample_ids), dtype=object)
     with atomic_path(note) as written:
         written.write_text(json.dumps(identity))

@@ -84,7 +84,7 @@ def test_anndata_reads_it(tmp_path: Path) -> None:
 def test_reader(tmp_path: Path) -> None:
     save(tmp_path)
     store = open_expression(tmp_path)
-    assert (store.n_samples, store.scale, store.layers, store.shard_samples) == (11, "counts", ["tpm"], 4)
+    assert (store.n_samples, store.scale, store.layers) == (11, "counts", ["tpm"])
     assert store.sample_ids == SAMPLES
     pd.testing.assert_frame_equal(store.var.reset_index(drop=True), gene_table(), check_dtype=False)
     np.testing.assert_array_equal(store.read(), counts())

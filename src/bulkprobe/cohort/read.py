@@ -147,7 +147,7 @@ def _refuse_lost_shards(expression: Path) -> None:
             continue
         shape, shard = meta["shape"], meta["chunk_grid"]["configuration"]["chunk_shape"]
         expected = math.prod(-(-length // step) for length, step in zip(shape, shard, strict=True))
-        found = sum(path.is_file() for path in (array / "c").glob("*/*"))
+        found = sum(path.is_file() and path.stat().st_size > 0 for path in (array / "c").glob("*/*"))
         if found < expected:
             raise UserError(
                 f"{expression.name}: {array.name} has {found} of {expected} files of values; build the cohort again"

@@ -1,6 +1,7 @@
 """One thin entry point per DVC stage; with the command line the only readers of params.yaml and fixed paths."""
 
 import os
+import signal
 import sys
 
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -17,3 +18,8 @@ def one_thread() -> None:
 
 if sys.argv[:1] == ["-m"]:  # Python is still looking for the module: a stage is being started as a program
     one_thread()
+
+# `python -m bulkprobe.stages.x` comes by here first. Until it is through with its imports there is nothing to clean up,
+# and Ctrl-C needs no traceback.
+if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -17,13 +17,14 @@ from bulkprobe.cohort.store import open_expression
 from bulkprobe.encoders import get_encoder
 from bulkprobe.encoders.base import CohortView, Session, Weights, embed_blocks
 from bulkprobe.errors import Unfit, UserError
+from bulkprobe.files import only_writer
 from bulkprobe.params import load_params
 from bulkprobe.preprocess.normalise import COUNTS_ALONE
 from bulkprobe.stages import paths
 from bulkprobe.stages.checkpoints import Checkpoint, recorded
 from bulkprobe.stages.draw_noise import measure_draw_noise
 from bulkprobe.stages.running import encoder_argument, run_stage
-from bulkprobe.store import is_finished, prepare_store, write_absent, write_store
+from bulkprobe.store import is_finished, prepare_store, tidy, write_absent, write_store
 
 READ_ROWS = 256  # samples whose expression is held at a time
 LONG_RUN = 60.0  # seconds from which an estimate is given first
@@ -100,13 +101,14 @@ def embed_cohort(
     shard_size: int,
     **how: Any,
 ) -> bool:
-    """Embed every sample of a cohort folder; see `embed_expression`."""
+    """Embed every sample of a cohort folder, unless another process is at it; see `embed_expression`."""
     cohort = read_cohort(cohort_folder)
     expression = open_expression(cohort_folder)
     obs = cohort.samples.set_index("sample_id", drop=False).loc[expression.sample_ids].reset_index(drop=True)
-    return embed_expression(
-        name, model, expression, obs, path, options, shard_size, lambda: input_hash(cohort_folder), **how
-    )
+    with only_writer(path):
+        return embed_expression(
+            name, model, expression, obs, path, options, shard_size, lambda: input_hash(cohort_folder), **how
+        )
 
 
 def embed_expression(
@@ -127,8 +129,9 @@ def embed_expression(
     """Embed every sample; False where a complete store of the same input was there already.
 
     obs: the sample table in the order of the expression. sha256: hash of the input, for the store. batch_size: samples
-    handed over at a time, which on a CPU changes no number.
+    handed over at a time, which on a CPU changes no number. The caller sees to it that nobody else writes to `path`.
     """
+    tidy(path)
     weights = None
     if checkpoint is not None:
         check_device(device)

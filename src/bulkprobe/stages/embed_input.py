@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ from bulkprobe.cohort.inputs import open_input
 from bulkprobe.encoders import MODELS, get_encoder
 from bulkprobe.encoders.base import Card
 from bulkprobe.errors import UserError, some
+from bulkprobe.files import atomic_path, only_writer, scratch_folder
 from bulkprobe.params import PARAMS_FILE, EncoderEntry, Params, load_params
 from bulkprobe.stages import paths
 from bulkprobe.stages.applying import made_like
@@ -82,10 +82,11 @@ def embed_input(
     if checkpoint is not None and release is not None:
         raise UserError("--checkpoint and --release were both given: one of them says which weights")
     with (
-        tempfile.TemporaryDirectory(prefix=".bulkprobe-", dir=_parent(output)) as scratch,
-        open_input(source, scale, Path(scratch), transcripts=transcripts, strand=strand) as opened,
+        only_writer(output),
+        scratch_folder(output) as scratch,
+        open_input(source, scale, scratch, transcripts=transcripts, strand=strand) as opened,
     ):
-        weights = _weights(encoder, entry, card, opened, checkpoint, release, params, Path(scratch))
+        weights = _weights(encoder, entry, card, opened, checkpoint, release, params, scratch)
         if twin is not None and weights is not None and weights.sha256 != twin.checkpoint_sha256:
             raise UserError(
                 f"--like {like} was made with another checkpoint (sha256 {str(twin.checkpoint_sha256)[:12]}…, here "
@@ -108,11 +109,6 @@ def embed_input(
     if add_to is not None:
         add_vectors(add_to, output, f"X_{encoder}")
     return written
-
-
-def _parent(output: Path) -> Path:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    return output.parent
 
 
 def _weights(
@@ -180,8 +176,7 @@ def add_vectors(path: Path, store: Path, key: str) -> None:
     if path.suffix != ".h5ad" or not path.is_file():
         raise UserError(f"--add-to {path}: an existing .h5ad file was expected")
     vectors = read_store(store)
-    aside = path.with_name(f".{path.name}.partial")
-    try:
+    with only_writer(path), atomic_path(path) as aside:
         shutil.copyfile(path, aside)
         try:
             with h5py.File(aside, "r+") as file:
@@ -197,6 +192,3 @@ def add_vectors(path: Path, store: Path, key: str) -> None:
                 anndata.io.write_elem(place, key, rows)
         except (KeyError, OSError) as problem:
             raise UserError(f"--add-to {path} cannot be written as AnnData: {' '.join(str(problem).split())}") from None
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

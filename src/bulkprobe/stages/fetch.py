@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from bulkprobe.errors import some
-from bulkprobe.files import write_json
+from bulkprobe.files import remove_folder, write_json
 from bulkprobe.params import Params, load_params
 from bulkprobe.stages import paths
 from bulkprobe.stages.running import run_stage
@@ -34,9 +33,9 @@ def main() -> str:
         config = FilesConfig.from_mapping(params.cohort.files)
         single = [path for path in (config.samples, config.survival, config.genes) if path is not None]
         warn_of_untracked([*config.expression, *config.mutations, *single])
-        shutil.rmtree(paths.RAW)
+        remove_folder(paths.RAW)
         fetch_files(config, paths.RAW)
-    shutil.rmtree(paths.TRUTH, ignore_errors=True)
+    remove_folder(paths.TRUTH)
     write_json(paths.TRUTH / "truth.json", {"simulated": False})
     return f"raw files are in {paths.RAW}"
 

@@ -3,16 +3,56 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 from bulkprobe.errors import UserError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(BaseException):
+    """Somebody asked this process to stop; no KeyboardInterrupt, which libraries answer in their own ways."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """End by Ctrl-C (130) or SIGTERM (143) in one sentence, after what is half-written has been removed.
+
+    What can be continued is kept: finished shards and the beginnings of downloads. A second signal ends at once.
+    """
+
+    def stop(number: int, frame: object) -> NoReturn:
+        for each in caught:
+            signal.signal(each, signal.SIG_DFL)
+        raise Stopped(number)
+
+    caught = [
+        each for each in SIGNALS if signal.getsignal(each) not in (signal.SIG_IGN, None)
+    ]  # nohup, a shell's background
+    before = {each: signal.signal(each, stop) for each in caught}
+    try:
+        yield
+    except Stopped as asked:
+        number = asked.args[0]
+        print(
+            f"stopped by {signal.Signals(number).name}: run again to continue, what is finished is kept",
+            file=sys.stderr,
+        )
+        sys.exit(128 + number)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def run_stage(main: Callable[[], str]) -> None:
     """Run a stage: its last line says where the results are; a user's error is one sentence and status 1."""
     try:
-        print(main())
+        with stoppable():
+            print(main())
     except (UserError, OSError) as problem:  # a full disk or a missing file is no bug of ours
         if os.environ.get("BULKPROBE_DEBUG"):
             raise
