@@ -142,6 +142,8 @@ def embed(
     shard_size: Annotated[int, typer.Option(min=1, help="Samples a file.")] = 512,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="none, local, slurm or tcp://HOST:PORT.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes or jobs of the cluster.")] = None,
     add_to: Annotated[Path | None, typer.Option(help="An .h5ad that gets the vectors as obsm.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, an option of the encoder.")] = None,
 ) -> None:
@@ -164,6 +166,8 @@ def embed(
         device=device,
         precision=cast("Literal['float32', 'bfloat16'] | None", precision),
         add_to=add_to,
+        cluster=cluster,
+        workers=workers,
     )
     typer.echo(f"{output} {'is written' if written else 'was complete and is left as it is'}")
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from bulkprobe.cluster import Plan
 from bulkprobe.cohort.given import Input
 from bulkprobe.cohort.inputs import open_input
 from bulkprobe.encoders import MODELS, get_encoder
@@ -20,7 +21,7 @@ from bulkprobe.errors import UserError, some
 from bulkprobe.params import PARAMS_FILE, EncoderEntry, Params, load_params
 from bulkprobe.stages import paths
 from bulkprobe.stages.checkpoints import UNTRAINED, Checkpoint, identify, write_record
-from bulkprobe.stages.embed import embed_expression
+from bulkprobe.stages.embed import embed_expression, plan_of
 from bulkprobe.stages.released import fetch_release
 from bulkprobe.stages.weights import make_untrained
 from bulkprobe.store import read_store
@@ -55,14 +56,19 @@ def embed_input(
     device: str | None = None,
     precision: Literal["float32", "bfloat16"] | None = None,
     add_to: Path | None = None,
+    cluster: str | None = None,
+    workers: int | None = None,
 ) -> bool:
     """Embed a cohort folder, an AnnData file or a table into a store; False where it was complete already.
 
     checkpoint: a folder in the released layout; release: the name of one, or "untrained"; without either what
     params.yaml says, and its weights in `models/`. options: on top of the entry's own. add_to: an .h5ad that gets the
-    vectors as obsm["X_<encoder>"].
+    vectors as obsm["X_<encoder>"]. cluster, workers: where shards are computed, instead of what params.yaml says.
     """
     params, entry = find_entry(encoder)
+    plan = plan_of(params.embed, cluster, workers) if params else Plan(cluster or "none", workers or 1)
+    if plan:
+        source, output = source.absolute(), output.absolute()
     card = get_encoder(entry.model).card
     if checkpoint is not None and release is not None:
         raise UserError("--checkpoint and --release were both given: one of them says which weights")
@@ -84,6 +90,7 @@ def embed_input(
             device=device or (params.embed.device if params else "cpu"),
             precision=precision or (params.embed.precision if params else "float32"),
             batch_size=batch_size,
+            plan=plan,
         )
     if add_to is not None:
         add_vectors(add_to, output, f"X_{encoder}")
