@@ -45,6 +45,7 @@ NOT_A_DEP = {
     "bulkprobe.params": "DVC tracks the values themselves",
     "bulkprobe.stages": "empty",
     "bulkprobe.stages.embed_cluster": "the same: it runs the functions of stages/embed.py and store.py elsewhere",
+    "bulkprobe.stages.shift_cluster": "the same for stages/shift_ladder.py",
     "bulkprobe.stages.paths": "a changed path changes the stage's own deps and outs",
     "bulkprobe.stages.running": "how a stage fails",
 }

@@ -206,11 +206,16 @@ def probe(
     output: Annotated[Path, typer.Option(help="The metrics file to write.")],
     splits: Annotated[Path | None, typer.Option(help="A splits table; made anew from params.yaml without it.")] = None,
     save: Annotated[Path | None, typer.Option(help="Also fit on all patients and store these probes (.npz).")] = None,
+    cluster: Annotated[str, typer.Option(help="none, local, slurm or tcp://HOST:PORT.")] = "none",
+    workers: Annotated[int, typer.Option(min=1, help="Processes or jobs of the cluster.")] = 2,
 ) -> None:
     """Probe a store as the pipeline does, with the settings of params.yaml."""
     from bulkprobe.api import probe_store
+    from bulkprobe.params import load_params
+    from bulkprobe.stages.embed import plan_of
 
-    probe_store(store, cohort, task, output, splits=splits, save=save)
+    plan = plan_of(load_params().embed, cluster, workers)
+    probe_store(store, cohort, task, output, splits=splits, save=save, plan=plan)
     typer.echo(f"{output} is written" + (f", the probes are in {save}" if save else ""))
 
 

@@ -139,6 +139,17 @@ def run_tasks(
             client.cancel(list(futures))
 
 
+@contextmanager
+def joblib_on(plan: Plan) -> Iterator[None]:
+    """Have joblib's parallel calls inside the block run on the cluster, where there is one."""
+    if not plan:
+        yield
+        return
+    joblib = _module("joblib")
+    with connect(plan) as client, joblib.parallel_config("dask", client=client):
+        yield
+
+
 def worker_name() -> str:
     """The name of the Dask worker that computes this task."""
     return str(_module("distributed").get_worker().name)
@@ -176,7 +187,7 @@ def slurm_cluster(plan: Plan) -> Any:
         python=extra.pop("python", sys.executable),
         job_extra_directives=[*gpus, *extra.pop("job_extra_directives", [])],
         job_script_prologue=[threads, source, *extra.pop("job_script_prologue", [])],
-        scheduler_options={"dashboard": False, **extra.pop("scheduler_options", {})},
+        scheduler_options={"dashboard": False, "dashboard_address": ":0", **extra.pop("scheduler_options", {})},
         **extra,
     )
 

@@ -173,7 +173,7 @@ def embed_expression(
         return False
     starts = prepare_store(path, sample_ids=samples, width=session.width, attributes=attributes, shard_size=shard_size)
     if plan:
-        from bulkprobe.stages.embed_cluster import Job, embed_on_cluster, frozen_options, software
+        from bulkprobe.stages.embed_cluster import Job, embed_on_cluster, frozen_options
 
         job = Job(
             name=name,
@@ -187,7 +187,6 @@ def embed_expression(
             path=path.absolute(),
             shard_size=shard_size,
             batch_size=batch_size,
-            software=software(),
         )
         del session
         embed_on_cluster(job, starts, plan)

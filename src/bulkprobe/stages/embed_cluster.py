@@ -39,7 +39,7 @@ _STARTING = threading.Lock()  # a worker with several threads makes one session
 class Job:
     """All that a worker needs for any shard of one run; paths are absolute.
 
-    options: with what the client took from the whole cohort as numbers. software: of the client.
+    options: with what the client took from the whole cohort as numbers.
     """
 
     name: str
@@ -53,15 +53,21 @@ class Job:
     path: Path
     shard_size: int
     batch_size: int | None
-    software: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """Where a job lies, and the hash of the file: what is read is what the client wrote."""
+
+    path: str
+    sha256: str
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A task: the shard at row `start` of the job in a file, which every worker reads once."""
+    """A task: the shard of a job that begins at a row."""
 
-    job: str
-    sha256: str
+    job: JobFile
     start: int
 
     def __str__(self) -> str:
@@ -82,14 +88,12 @@ def embed_on_cluster(job: Job, starts: Sequence[int], plan: Plan) -> None:
     total = sum(min(job.shard_size, len(job.obs) - start) for start in starts)
     told = False
     with tempfile.TemporaryDirectory(prefix=".bulkprobe-", dir=job.path.parent) as folder:
-        file = Path(folder) / "job.pickle"
-        file.write_bytes(pickle.dumps(job))
-        sha256 = file_hash(file)
+        file = write_job(Path(folder), job)
         with (
             connect(plan) as client,
             tqdm(total=total, desc=f"embed {job.name}", unit="sample", delay=2) as progress,
         ):
-            shards = [Shard(str(file), sha256, start) for start in starts]
+            shards = [Shard(file, start) for start in starts]
             for _, (n, seconds) in run_tasks(client, embed_shard, shards, plan.retries, "shard"):
                 progress.update(n)
                 if not told:
@@ -108,7 +112,7 @@ def embed_on_cluster(job: Job, starts: Sequence[int], plan: Plan) -> None:
 def embed_shard(shard: Shard) -> tuple[int, float]:
     """On a worker: embed one shard and write it; return its samples and the seconds it took."""
     with _STARTING:
-        job, session = _opened(shard.job, shard.sha256)
+        job, session = _opened(shard.job)
     begun = time.monotonic()
     rows = np.arange(shard.start, min(shard.start + job.shard_size, len(job.obs)))
     parts = list(embed_rows(session, job.expression, job.obs, rows, job.name, job.batch_size))
@@ -117,23 +121,9 @@ def embed_shard(shard: Shard) -> tuple[int, float]:
 
 
 @lru_cache(maxsize=1)
-def _opened(path: str, sha256: str) -> tuple[Job, Session]:
+def _opened(file: JobFile) -> tuple[Job, Session]:
     """Read a job and make its encoder ready, once a process; UserError where this worker would compute otherwise."""
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(
-            f"the worker {worker_name()} does not see {path}: client and workers must share the file system"
-        )
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise UserError(f"{path} is not what the client wrote: run the command again")
-    job: Job = pickle.loads(content)
-    own = software()
-    unlike = [f"{name} {own[name]} instead of {job.software[name]}" for name in own if own[name] != job.software[name]]
-    if unlike:
-        raise UserError(
-            f"the worker {worker_name()} has {some(unlike)}: start workers from the same checkout and environment"
-        )
+    job: Job = read_job(file)
     weights = job.weights
     if weights is not None:
         if folder_hash(hashes_of(weights.folder)) != job.checkpoint_sha256:
@@ -162,3 +152,30 @@ def software() -> dict[str, str]:
         digest.update(f"{path.relative_to(source).as_posix()}\0{file_hash(path)}\n".encode())
     versions = {name: importlib.metadata.version(name) for name in NUMERICAL}
     return {"bulkprobe's source": digest.hexdigest()[:12], **versions}
+
+
+def write_job(folder: Path, job: Any) -> JobFile:
+    """On the client: write a job for the workers."""
+    file = folder / "job.pickle"
+    file.write_bytes(pickle.dumps((software(), job)))
+    return JobFile(str(file), file_hash(file))
+
+
+def read_job(file: JobFile) -> Any:
+    """On a worker: read a job; UserError where it is not to be seen here, or this is not the client's software."""
+    path = Path(file.path)
+    if not path.is_file():
+        raise UserError(
+            f"the worker {worker_name()} does not see {path}: client and workers must share the file system"
+        )
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise UserError(f"{path} is not what the client wrote: run the command again")
+    asked, job = pickle.loads(content)
+    own = software()
+    unlike = [f"{name} {own[name]} instead of {asked[name]}" for name in own if own[name] != asked[name]]
+    if unlike:
+        raise UserError(
+            f"the worker {worker_name()} has {some(unlike)}: start workers from the same checkout and environment"
+        )
+    return job
