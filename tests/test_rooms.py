@@ -40,9 +40,12 @@ EVERYTHING = {"stages", "cli", "api", "notebook"}
 # Modules a stage imports that its `deps` need not name, each with the reason.
 NOT_A_DEP = {
     "bulkprobe": "the version",
+    "bulkprobe.cluster": "where a shard is computed changes no byte (tests/cluster)",
     "bulkprobe.errors": "messages only",
     "bulkprobe.params": "DVC tracks the values themselves",
     "bulkprobe.stages": "one thread for linear algebra, whatever else is set",
+    "bulkprobe.stages.embed_cluster": "the same: it runs the functions of stages/embed.py and store.py elsewhere",
+    "bulkprobe.stages.shift_cluster": "the same for stages/shift_ladder.py",
     "bulkprobe.stages.paths": "a changed path changes the stage's own deps and outs",
     "bulkprobe.stages.running": "how a stage fails",
 }

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 import pandas as pd
 
+from bulkprobe.cluster import HERE, Plan, joblib_on
 from bulkprobe.cohort.read import Cohort, read_cohort
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_path, write_json
@@ -36,12 +37,14 @@ def probe_store(
     save: Path | None = None,
     params: Params | None = None,
     settings: Mapping[str, Any] | None = None,
+    plan: Plan = HERE,
 ) -> dict[str, Any]:
     """Probe an embedding store as the pipeline does and write the metrics file, if any; returns its content.
 
     params: without them those of params.yaml; settings: values in place of theirs, by key with dots
     ("probe_survival.types": ["KIRC"]). With `save`, a final probe a label is fitted on all its patients, with the
-    median of the chosen penalties.
+    median of the chosen penalties. plan: where units of work
+    are computed; with workers on other machines, TMPDIR is a folder that they see.
     """
     if task not in ("mutation", "survival"):
         raise UserError(f"task is {task!r}, expected mutation or survival")
@@ -52,7 +55,8 @@ def probe_store(
     table = make_splits(people, params) if splits is None else read_splits(splits)
     run = probe_mutation.run if task == "mutation" else probe_survival.run
     name = str(vectors.attributes.get("encoder", Path(where).stem))
-    content, _ = run(vectors, name, people, table, params)
+    with joblib_on(plan):
+        content, _ = run(vectors, name, people, table, params)
     if save is not None:  # first, so that a metrics file never stands there without the probes that were asked for
         saving.save_probe(save, list(_final_probes(cast(Task, task), vectors, people, content, params)))
     if output is not None:

@@ -153,6 +153,8 @@ def embed(
     shard_size: Annotated[int, typer.Option(min=1, help="Samples a file.")] = 512,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="none, local, slurm or tcp://HOST:PORT.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes or jobs of the cluster.")] = None,
     add_to: Annotated[Path | None, typer.Option(help="An .h5ad that gets the vectors as obsm.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, an option of the encoder.")] = None,
     transcripts: Annotated[Path | None, typer.Option(help=TRANSCRIPTS_HELP)] = None,
@@ -183,6 +185,8 @@ def embed(
         transcripts=transcripts,
         strand=strand,
         like=like,
+        cluster=cluster,
+        workers=workers,
     )
     typer.echo(f"{output} {'is written' if written else 'was complete and is left as it is'}")
 
@@ -222,12 +226,17 @@ def probe(
     splits: Annotated[Path | None, typer.Option(help="A splits table; made anew from params.yaml without it.")] = None,
     save: Annotated[Path | None, typer.Option(help="Also fit on all patients and store these probes (.npz).")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, in place of params.yaml's.")] = None,
+    cluster: Annotated[str, typer.Option(help="none, local, slurm or tcp://HOST:PORT.")] = "none",
+    workers: Annotated[int, typer.Option(min=1, help="Processes or jobs of the cluster.")] = 2,
 ) -> None:
     """Probe a store as the pipeline does, with the settings of params.yaml."""
     from bulkprobe.api import probe_store
+    from bulkprobe.params import load_params
+    from bulkprobe.stages.embed import plan_of
     from bulkprobe.stages.probe_lines import told
 
-    content = probe_store(store, cohort, task, output, splits=splits, save=save, settings=_settings(settings or []))
+    plan, chosen = plan_of(load_params().embed, cluster, workers), _settings(settings or [])
+    content = probe_store(store, cohort, task, output, splits=splits, save=save, settings=chosen, plan=plan)
     for line in told(content):
         typer.echo(line)
     typer.echo(f"{output} is written" + (f", the probes are in {save}" if save else ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -68,12 +69,36 @@ class Splits(Section):
     scheme: Literal["random", "site"]
 
 
+class Slurm(Section):
+    """What a SLURM job, which is one worker, asks for; `extra` goes to dask_jobqueue.SLURMCluster as it is."""
+
+    queue: str | None = None
+    account: str | None = None
+    cores: int = Field(default=8, ge=1)
+    memory: str = "32GB"
+    walltime: str = "04:00:00"
+    gpus: int = Field(default=0, ge=0)
+    extra: dict[str, Any] = {}
+
+
 class Embed(Section):
-    """How embeddings are computed and stored. In float32 on a CPU none of it changes a number."""
+    """How and where embeddings are computed and stored. In float32 on a CPU none of it changes a number."""
 
     shard_size: int = Field(ge=1)
     device: str = Field(pattern=r"^(cpu|cuda(:\d+)?)$")
     precision: Literal["float32", "bfloat16"]
+    cluster: str = "none"
+    workers: int = Field(default=1, ge=1)
+    retries: int = Field(default=3, ge=0)
+    adaptive: bool = False
+    slurm: Slurm = Slurm()
+
+    @field_validator("cluster")
+    @classmethod
+    def _cluster(cls, value: str) -> str:
+        if not re.match(r"^(none|local|slurm|tcp://[^\s/]+:\d{1,5})$", value):
+            raise ValueError("none, local, slurm or tcp://HOST:PORT was expected")
+        return value
 
 
 class EncoderEntry(Section):

@@ -63,18 +63,35 @@ def write_store(
     shard_size: int,
 ) -> None:
     """Write or finish a store; `shards` yields (first row, vectors) and may skip what `missing_shards` left out."""
-    aside = _aside(path)
+    _open_aside(_aside(path), sample_ids, width, attributes, shard_size)
+    for start, vectors in shards:
+        write_shard(path, start, vectors)
+    finish_store(path)
+
+
+def write_shard(path: Path, start: int, vectors: np.ndarray) -> None:
+    """Write one shard of a store that `prepare_store` began; several processes may write different shards at once.
+
+    Its file takes its name when it is whole: whoever is killed before leaves a `*.partial` file that counts as nothing.
+    """
     # Zarr leaves out chunks of zeros, but a shard that is not there counts as not yet written.
     with zarr.config.set({"array.write_empty_chunks": True}):
-        array = _array(_open_aside(aside, sample_ids, width, attributes, shard_size))
-    for start, vectors in shards:
-        expected = (min(shard_size, len(sample_ids) - start), width)
-        if vectors.shape != expected:
-            raise ValueError(f"shard at row {start} has shape {vectors.shape}, expected {expected}")
-        array[start : start + expected[0]] = np.ascontiguousarray(vectors, dtype=np.float32)
-    lacking = missing_shards(path, len(sample_ids), shard_size)
+        array = _array(zarr.open_group(str(_aside(path)), mode="r+"))
+    n_samples, width = array.shape
+    expected = (min(_shard_size(array), n_samples - start), width)
+    if vectors.shape != expected:
+        raise ValueError(f"shard at row {start} has shape {vectors.shape}, expected {expected}")
+    array[start : start + expected[0]] = np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def finish_store(path: Path) -> None:
+    """Give a store that has all its shards its final name."""
+    aside = _aside(path)
+    array = _array(zarr.open_group(str(aside), mode="r"))
+    lacking = missing_shards(path, array.shape[0], _shard_size(array))
     if lacking:
         raise ValueError(f"shards starting at rows {some(lacking)} were never written")
+    _sweep(aside)  # of a worker that was killed and whose shard another one wrote
     _take_name(aside, path)
 
 
@@ -170,7 +187,7 @@ def _verified(path: Path, group: zarr.Group) -> tuple[zarr.Array[Any], list[str]
 
 def _shards_of(path: Path, array: zarr.Array[Any], names: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
     """First row and vectors of each shard in turn; UserError where one is not finite."""
-    size = array.shards[0] if array.shards else array.shape[0]
+    size = _shard_size(array)
     for start in range(0, array.shape[0], size):
         try:
             part = np.asarray(array[start : start + size], dtype=np.float32)
@@ -242,6 +259,16 @@ def _array(group: zarr.Group) -> zarr.Array[Any]:
     return array
 
 
+def _shard_size(array: zarr.Array[Any]) -> int:
+    return int(array.shards[0] if array.shards else array.shape[0])
+
+
+def _sweep(aside: Path) -> None:
+    """Remove a killed writer's unfinished files."""
+    for left in aside.rglob("*.partial"):
+        left.unlink(missing_ok=True)
+
+
 def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes as JSON will give them back."""
     content: dict[str, Any] = json.loads(json.dumps(dict(attributes), sort_keys=True))
@@ -256,8 +283,7 @@ def _open_aside(
     }  # fmt: skip
     note = _note(aside)
     if (aside / "zarr.json").is_file() and note.is_file() and json.loads(note.read_text()) == identity:
-        for left in aside.rglob("*.partial"):  # a killed writer's unfinished files
-            left.unlink()
+        _sweep(aside)
         return zarr.open_group(str(aside), mode="r+")
     note.unlink(missing_ok=True)  # first: with the note of one store, the beginning of another would pass for it
     shutil.rmtree(aside, ignore_errors=True)

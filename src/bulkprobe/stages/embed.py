@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,13 +13,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from bulkprobe.cluster import HERE, Plan, Slurm
 from bulkprobe.cohort.read import input_hash, read_cohort
 from bulkprobe.cohort.store import open_expression
 from bulkprobe.encoders import get_encoder
 from bulkprobe.encoders.base import CohortView, Session, Weights, embed_blocks
 from bulkprobe.errors import Unfit, UserError
 from bulkprobe.files import only_writer
-from bulkprobe.params import load_params
+from bulkprobe.params import Embed, load_params
 from bulkprobe.preprocess.normalise import COUNTS_ALONE
 from bulkprobe.stages import paths
 from bulkprobe.stages.checkpoints import Checkpoint, recorded
@@ -84,12 +86,24 @@ def main() -> str:
             checkpoint=checkpoint,
             device=options.device,
             precision=options.precision,
+            plan=plan_of(options),
         )
     except Unfit as problem:
         write_absent(path, str(problem), about)
         print(f"warning: {name} will be absent: {problem}", file=sys.stderr)
         return f"{name} cannot read this cohort; {path} says why"
     return f"{path} {'is written' if written else 'was complete and is left as it is'}"
+
+
+def plan_of(settings: Embed, where: str | None = None, workers: int | None = None) -> Plan:
+    """Return where to compute: what params.yaml says, unless something else is asked for."""
+    return Plan(
+        where=where or settings.cluster,
+        workers=workers or settings.workers,
+        retries=settings.retries,
+        adaptive=settings.adaptive,
+        slurm=Slurm(**settings.slurm.model_dump()),
+    )
 
 
 def embed_cohort(
@@ -102,6 +116,8 @@ def embed_cohort(
     **how: Any,
 ) -> bool:
     """Embed every sample of a cohort folder, unless another process is at it; see `embed_expression`."""
+    if how.get("plan"):
+        cohort_folder = cohort_folder.absolute()
     cohort = read_cohort(cohort_folder)
     expression = open_expression(cohort_folder)
     obs = cohort.samples.set_index("sample_id", drop=False).loc[expression.sample_ids].reset_index(drop=True)
@@ -125,17 +141,22 @@ def embed_expression(
     device: str = "cpu",
     precision: Literal["float32", "bfloat16"] = "float32",
     batch_size: int | None = None,
+    plan: Plan = HERE,
 ) -> bool:
     """Embed every sample; False where a complete store of the same input was there already.
 
     obs: the sample table in the order of the expression. sha256: hash of the input, for the store. batch_size: samples
-    handed over at a time, which on a CPU changes no number. The caller sees to it that nobody else writes to `path`.
+    handed over at a time, which on a CPU changes no number. plan: where the shards are computed; on a cluster, paths in
+    `expression` and `checkpoint` are absolute. The caller sees to it that nobody else writes to `path`.
     """
     tidy(path)
     weights = None
     if checkpoint is not None:
-        check_device(device)
-        weights = Weights(checkpoint.folder, device, precision)
+        weights = Weights(checkpoint.folder.absolute() if plan else checkpoint.folder, device, precision)
+        if not plan:
+            check_device(device)
+        elif not has_device(device):  # the workers have it
+            weights = replace(weights, device="cpu")
     encoder, view = get_encoder(model), view_of(expression, obs)
     session = encoder.start(view, options, weights)
     origin = {"checkpoint_sha256": None, "release": None, "untrained": False}
@@ -154,6 +175,25 @@ def embed_expression(
     if is_finished(path, sample_ids=samples, width=session.width, attributes=attributes):
         return False
     starts = prepare_store(path, sample_ids=samples, width=session.width, attributes=attributes, shard_size=shard_size)
+    if plan:
+        from bulkprobe.stages.embed_cluster import Job, embed_on_cluster, frozen_options
+
+        job = Job(
+            name=name,
+            model=model,
+            expression=expression,
+            obs=obs,
+            options={**options, **frozen_options(session.attributes)},
+            weights=weights and replace(weights, device=device),
+            checkpoint_sha256=checkpoint.sha256 if checkpoint else None,
+            width=session.width,
+            path=path.absolute(),
+            shard_size=shard_size,
+            batch_size=batch_size,
+        )
+        del session
+        embed_on_cluster(job, starts, plan)
+        return True
     write_store(
         path,
         sample_ids=samples,
@@ -167,12 +207,17 @@ def embed_expression(
 
 def check_device(device: str) -> None:
     """Refuse a device that this machine does not have."""
+    if not has_device(device):
+        raise UserError(f"device {device!r} was asked for, but torch sees no GPU on this machine: use cpu")
+
+
+def has_device(device: str) -> bool:
+    """Whether this machine has a device."""
     if device == "cpu":
-        return
+        return True
     import torch
 
-    if not torch.cuda.is_available():
-        raise UserError(f"device {device!r} was asked for, but torch sees no GPU on this machine: use cpu")
+    return bool(torch.cuda.is_available())
 
 
 def view_of(expression: Expression, obs: pd.DataFrame) -> CohortView:
@@ -197,25 +242,33 @@ def _shards(
     """Yield the shards to write, each with its first row; a run over a minute begins with an estimate."""
     total = sum(min(size, len(obs) - start) for start in starts)
     begun, told = time.monotonic(), False
-    step = batch_size or (16 if hasattr(session, "encode") else READ_ROWS)
     with tqdm(total=total, desc=f"embed {name}", unit="sample", delay=2) as progress:
         for start in starts:
             rows = np.arange(start, min(start + size, len(obs)))
             parts = []
-            for part in embed_blocks(session, _blocks(session, expression, obs, rows, step), name):
+            for part in embed_rows(session, expression, obs, rows, name, batch_size):
                 parts.append(part)
                 progress.update(len(part))
                 if not told:
                     told = True
-                    _estimate(name, total, (time.monotonic() - begun) * total / len(part))
+                    tell_estimate(name, total, (time.monotonic() - begun) * total / len(part))
             yield start, np.concatenate(parts)
 
 
-def _estimate(name: str, samples: int, seconds: float) -> None:
+def tell_estimate(name: str, samples: int, seconds: float, where: str = "on this machine") -> None:
+    """Say how long a run over a minute will take."""
     if seconds > LONG_RUN:
         minutes = seconds / 60
         said = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
-        print(f"{name}: {samples} samples will take about {said} on this machine", file=sys.stderr)
+        print(f"{name}: {samples} samples will take about {said} {where}", file=sys.stderr)
+
+
+def embed_rows(
+    session: Session, expression: Expression, obs: pd.DataFrame, rows: np.ndarray, name: str, batch_size: int | None
+) -> Iterator[np.ndarray]:
+    """Embed the samples with these numbers; yield their vectors by blocks, (n, width) float32."""
+    step = batch_size or (16 if hasattr(session, "encode") else READ_ROWS)
+    yield from embed_blocks(session, _blocks(session, expression, obs, rows, step), name)
 
 
 def _blocks(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from bulkprobe.cluster import HERE, Plan
 from bulkprobe.cohort.given import Input
 from bulkprobe.cohort.inputs import open_input
 from bulkprobe.encoders import MODELS, get_encoder
@@ -21,7 +22,7 @@ from bulkprobe.params import PARAMS_FILE, EncoderEntry, Params, load_params
 from bulkprobe.stages import paths
 from bulkprobe.stages.applying import made_like
 from bulkprobe.stages.checkpoints import UNTRAINED, Checkpoint, identify, write_record
-from bulkprobe.stages.embed import embed_expression
+from bulkprobe.stages.embed import embed_expression, plan_of
 from bulkprobe.stages.released import fetch_release
 from bulkprobe.stages.weights import make_untrained
 from bulkprobe.store import read_store
@@ -62,15 +63,23 @@ def embed_input(
     transcripts: Path | None = None,
     strand: str | None = None,
     like: Path | None = None,
+    cluster: str | None = None,
+    workers: int | None = None,
 ) -> bool:
     """Embed a cohort folder, AnnData or a table into a store; False where it was complete already.
 
     checkpoint: a folder in the released layout; release: the name of one, or "untrained"; without either what
     params.yaml says, and its weights in `models/`. options: on top of the entry's own. add_to: an .h5ad that gets the
     vectors as obsm["X_<encoder>"]. transcripts, strand: of a quantifier's output (`cohort.inputs.open_input`). like: a
-    store, or stored probes, whose options, target_sum and weights are taken over.
+    store, or stored probes, whose options, target_sum and weights are taken over. cluster,
+    workers: where shards are computed, instead of what params.yaml says.
     """
     params, entry = find_entry(encoder)
+    plan = plan_of(params.embed, cluster, workers) if params else Plan(cluster or "none", workers or 1)
+    if not isinstance(source, Path):
+        plan = HERE  # what is in memory is not sent elsewhere
+    elif plan:
+        source, output = source.absolute(), output.absolute()
     card = get_encoder(entry.model).card
     twin = None if like is None else made_like(like)
     if twin is not None:
@@ -105,6 +114,7 @@ def embed_input(
             device=device or (params.embed.device if params else "cpu"),
             precision=precision or (params.embed.precision if params else "float32"),
             batch_size=batch_size,
+            plan=plan,
         )
     if add_to is not None:
         add_vectors(add_to, output, f"X_{encoder}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from bulkprobe.probes.transform import FittedTransform
 from bulkprobe.probes.units import rounded
 from bulkprobe.shift.ladder import cosine_distance, lost_from, mean_distance, neighbour_overlap, spread
 from bulkprobe.stages import probing
+from bulkprobe.stages.embed import plan_of
 from bulkprobe.stages.shift_probes import Predictions, Probes, Truth, fit_probes
 from bulkprobe.stages.shift_scores import MEANS
 from bulkprobe.stages.shift_subject import BLOCK, Subject, thinned_tpm
@@ -153,34 +154,69 @@ class Step:
         self.expressed, self.fractions = np.zeros(len(full)), False
 
 
+@dataclass(frozen=True)
+class Rung:
+    """What a block of n tumours gave at one depth.
+
+    above: (n,) whether the library was above the depth. vectors: (n, width), NaN where nothing could be read.
+    expressed: (n,) genes above 0. fractions: whether counts had to be rounded.
+    """
+
+    above: np.ndarray
+    vectors: np.ndarray
+    expressed: np.ndarray
+    fractions: bool
+
+
 def _climb(subject: Subject, probes: list[Probes], tested: Tested, space: Space, full: np.ndarray) -> list[Step]:
-    """Thin, embed and score block by block, so that expression is read once and never held whole."""
-    n, seed, depths = len(tested.rows), subject.params.base.seed, subject.params.shift.depths
-    steps = [Step(depth, probes, full) for depth in depths]
+    """Thin, embed and score block by block, so that expression is never held whole."""
+    n, depths = len(tested.rows), subject.params.shift.depths
+    steps = {depth: Step(depth, probes, full) for depth in depths}
     with tqdm(total=n * len(depths), desc=f"depth ladder {subject.name}", unit="sample", delay=2) as progress:
-        for start in range(0, n, READ):
-            block = slice(start, min(start + READ, n))
-            rows, samples = tested.rows[block], tested.samples[block]
-            counts = subject.expression.read("X", rows)
-            values = counts if subject.session.layer == "X" else subject.values_of(rows)
-            libraries = np.array([row.sum(dtype=np.float64) for row in counts])
-            for step in steps:
-                streams = [stream_of(seed, f"{sample}/{step.depth}") for sample in samples]
-                thinned = np.stack([thin(row, step.depth, stream) for row, stream in zip(counts, streams, strict=True)])
-                above, vectors = libraries > step.depth, tested.full[block].copy()
-                if above.any():
-                    read = thinned[above]
-                    if subject.session.layer != "X":
-                        read = thinned_tpm(read, counts[above], values[above])
-                    vectors[above] = _embed(subject, read, rows[above])
-                left = np.isfinite(vectors).all(axis=1)
-                step.thinned[block], step.lost[block] = above, ~left
-                step.fractions |= bool((counts[above] != np.rint(counts[above])).any())
-                step.expressed[block] = (thinned > 0).sum(axis=1)
-                step.predictions.add(tested.places[block][left], vectors[left])
-                step.moved[np.flatnonzero(above & left) + start] = space.of(vectors[above & left])
-                progress.update(len(rows))
-    return steps
+        for start, depth, rung in _rungs(subject, tested):
+            step, block = steps[depth], slice(start, start + len(rung.above))
+            left = np.isfinite(rung.vectors).all(axis=1)
+            step.thinned[block], step.lost[block] = rung.above, ~left
+            step.fractions |= rung.fractions
+            step.expressed[block] = rung.expressed
+            step.predictions.add(tested.places[block][left], rung.vectors[left])
+            step.moved[np.flatnonzero(rung.above & left) + start] = space.of(rung.vectors[rung.above & left])
+            progress.update(len(rung.above))
+    return list(steps.values())
+
+
+def _rungs(subject: Subject, tested: Tested) -> Iterator[tuple[int, int, Rung]]:
+    """Yield every block's first tumour, depth and rung, here or on the cluster of the parameters, in any order."""
+    starts, depths = range(0, len(tested.rows), READ), subject.params.shift.depths
+    plan = plan_of(subject.params.embed)
+    if plan:
+        from bulkprobe.stages.shift_cluster import rungs_on_cluster
+
+        yield from rungs_on_cluster(subject, tested, [(start, depth) for start in starts for depth in depths], plan)
+        return
+    for start in starts:
+        for depth, rung in thin_block(subject, tested, start, depths):
+            yield start, depth, rung
+
+
+def thin_block(subject: Subject, tested: Tested, start: int, depths: Sequence[int]) -> Iterator[tuple[int, Rung]]:
+    """Thin the READ tumours from `start` on to each depth and embed them; their expression is read once."""
+    block = slice(start, min(start + READ, len(tested.rows)))
+    rows, samples = tested.rows[block], tested.samples[block]
+    counts = subject.expression.read("X", rows)
+    values = counts if subject.session.layer == "X" else subject.values_of(rows)
+    libraries = np.array([row.sum(dtype=np.float64) for row in counts])
+    for depth in depths:
+        streams = [stream_of(subject.params.base.seed, f"{sample}/{depth}") for sample in samples]
+        thinned = np.stack([thin(row, depth, stream) for row, stream in zip(counts, streams, strict=True)])
+        above, vectors = libraries > depth, tested.full[block].copy()
+        if above.any():
+            read = thinned[above]
+            if subject.session.layer != "X":
+                read = thinned_tpm(read, counts[above], values[above])
+            vectors[above] = _embed(subject, read, rows[above])
+        fractions = bool((counts[above] != np.rint(counts[above])).any())
+        yield depth, Rung(above, vectors, (thinned > 0).sum(axis=1), fractions)
 
 
 def _embed(subject: Subject, values: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,110 @@
+"""A Dask scheduler and its workers as processes of their own, as they stand on a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+PATIENCE = 120.0  # seconds, on a machine that does much else
+
+# In a worker before it starts: writing its first shard it leaves half a file and is killed.
+KILLED = """
+import os, signal
+from bulkprobe.stages import embed_cluster
+
+def half(path, start, vectors):
+    folder = path.with_name(f"{path.name}.partial") / "embedding" / "c" / "0"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "0.1234.partial").write_bytes(b"half a shard")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+embed_cluster.write_shard = half
+"""
+# Waits after every shard until a file `go` stands beside the store.
+GATED = """
+import time
+from bulkprobe.stages import embed_cluster
+
+inner = embed_cluster.write_shard
+
+def gated(path, start, vectors):
+    inner(path, start, vectors)
+    while not (path.parent / "go").exists():
+        time.sleep(0.02)
+
+embed_cluster.write_shard = gated
+"""
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition; fail where it does not come."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail("what was waited for did not come")
+        time.sleep(0.02)
+
+
+def environment() -> dict[str, str]:
+    """The environment of a process that runs this checkout."""
+    return {**os.environ, "PYTHONPATH": str(TOP / "src"), "OMP_NUM_THREADS": "1"}
+
+
+class Processes:
+    """A scheduler and workers that are started and ended one by one."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start a scheduler that listens on a free port."""
+        self.folder, self.workers = folder, list[subprocess.Popen[bytes]]()
+        file = folder / "scheduler.json"
+        options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+        self.scheduler = self._start("scheduler", *options)
+        until(lambda: file.is_file() and file.read_text().strip().endswith("}"))
+        self.address = str(json.loads(file.read_text())["address"])
+
+    def worker(self, preload: str = "") -> subprocess.Popen[bytes]:
+        """Start a worker; preload: source that it runs first."""
+        script = self.folder / f"preload{len(self.workers)}.py"
+        script.write_text(preload)
+        options = ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--preload", str(script)]
+        found = self._start("worker", self.address, *options, "--local-directory", str(self.folder))
+        self.workers.append(found)
+        return found
+
+    def end(self) -> None:
+        """End all of them."""
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
+
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        log = (self.folder / "log.txt").open("ab")
+        command = [sys.executable, "-m", "dask", *arguments]
+        with log:
+            return subprocess.Popen(command, env=environment(), stdout=log, stderr=log, start_new_session=True)
+
+
+@contextmanager
+def processes(folder: Path) -> Iterator[Processes]:
+    """Give a scheduler and end everything afterwards."""
+    folder.mkdir()
+    running = Processes(folder)
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+def leave(worker: subprocess.Popen[bytes]) -> None:
+    """Ask a worker to go."""
+    worker.send_signal(signal.SIGTERM)

@@ -1,0 +1,183 @@
+"""Tasks on processes of this machine: results, retries, refusals, dead workers; addresses, GPUs, SLURM."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bulkprobe import cluster, params
+from bulkprobe.cluster import Plan, Slurm, connect, pinned_device, run_tasks, slurm_cluster, worker_name
+from bulkprobe.errors import Unfit, UserError
+from bulkprobe.stages import embed_cluster
+from bulkprobe.stages.embed import plan_of
+
+pytestmark = pytest.mark.xdist_group("cluster")
+
+
+@pytest.fixture(name="client", scope="module")
+def fixture_client() -> Iterator[Any]:
+    with connect(Plan("local", workers=2, retries=1)) as client:
+        yield client
+
+
+def tried(task: str) -> int:
+    """Count the attempts at a task in the file it is named by."""
+    with Path(task).open("a") as file:
+        file.write("x")
+    return len(Path(task).read_text())
+
+
+def at_the_second_time(task: str) -> int:
+    if tried(task) == 1:
+        raise OSError("the disk was away")
+    return tried(task)
+
+
+def never(task: str) -> int:
+    tried(task)
+    raise OSError("no space\nleft")
+
+
+def refuses(task: str) -> int:
+    tried(task)
+    raise Unfit("this sample cannot be read")
+
+
+def dies(task: str) -> int:
+    tried(task)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def surroundings(task: int) -> tuple[str, str, bool]:
+    return worker_name(), os.environ["OMP_NUM_THREADS"], signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_a_worker_has_its_share_of_cores_and_leaves_ctrl_c_to_the_client(client: Any) -> None:
+    found = dict(run_tasks(client, surroundings, list(range(12)), 0, "task"))
+    assert set(found) == set(range(12))
+    share = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert set(found.values()) <= {("0", share, True), ("1", share, True)}
+
+
+def test_a_task_that_fails_is_tried_again(client: Any, tmp_path: Path) -> None:
+    task = str(tmp_path / "task")
+    assert list(run_tasks(client, at_the_second_time, [task], 1, "shard")) == [(task, 3)]
+
+
+def test_a_task_that_fails_too_often_ends_the_run(client: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"shard .*task failed 2 times \(no space left\): the 0 shards that are done"):
+        list(run_tasks(client, never, [str(tmp_path / "task")], 1, "shard"))
+    assert (tmp_path / "task").read_text() == "xx"
+
+
+def test_a_users_error_is_said_as_it_is_and_not_tried_again(client: Any, tmp_path: Path) -> None:
+    with pytest.raises(Unfit, match=r"^this sample cannot be read$"):
+        list(run_tasks(client, refuses, [str(tmp_path / "task")], 1, "shard"))
+    assert (tmp_path / "task").read_text() == "x"
+
+
+def test_a_task_whose_worker_always_dies_ends_the_run(client: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="each time its worker died: out of memory"):
+        list(run_tasks(client, dies, [str(tmp_path / "task")], 1, "shard"))
+    assert (tmp_path / "task").read_text() == "xx"
+    assert dict(run_tasks(client, surroundings, [1], 1, "shard"))  # the workers are back
+
+
+def test_an_address_where_no_scheduler_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT", 0.3)
+    with pytest.raises(UserError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 .*`dask scheduler`"):
+        connect(Plan("tcp://127.0.0.1:9")).__enter__()
+
+
+@pytest.mark.parametrize("where", ["dask", "tcp://", "tcp://host", "http://host:80", "tcp://host:80/x", "Local"])
+def test_what_is_no_address_is_refused(where: str) -> None:
+    with pytest.raises(UserError, match=f"cluster is '{re.escape(where)}', expected none, local, slurm or"):
+        Plan(where)
+    with pytest.raises(ValueError, match=r"none, local, slurm or tcp://HOST:PORT was expected"):
+        params.Embed(shard_size=1, device="cpu", precision="float32", cluster=where)
+
+
+def test_a_plan_is_what_params_say_unless_asked_otherwise() -> None:
+    settings = params.Embed(
+        shard_size=1, device="cpu", precision="float32", cluster="slurm", workers=3, slurm=params.Slurm(gpus=2)
+    )
+    assert plan_of(settings) == Plan("slurm", workers=3, slurm=Slurm(gpus=2))
+    assert plan_of(settings, "tcp://host:80", 5).where == "tcp://host:80"
+    assert not plan_of(settings, "none")
+
+
+def test_dask_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match=r"distributed is not installed: it needs the extra `cluster`"):
+        connect(Plan("local")).__enter__()
+
+
+# ---------------------------------------------------------------- GPUs
+
+
+@pytest.mark.parametrize(
+    ("device", "worker", "visible", "expected"),
+    [
+        ("cuda", "0", 2, "cuda:0"),
+        ("cuda", "3", 2, "cuda:1"),
+        ("cuda", "SLURMCluster-0-3", 4, "cuda:3"),
+        ("cuda", "3", 1, "cuda"),  # a SLURM job sees its own GPU alone
+        ("cuda", "tcp://10.0.0.1:40000/x", 4, "cuda"),
+        ("cuda:1", "0", 4, "cuda:1"),
+        ("cpu", "1", 4, "cpu"),
+    ],
+)
+def test_each_worker_has_a_gpu(device: str, worker: str, visible: int, expected: str) -> None:
+    assert pinned_device(device, worker, visible) == expected
+
+
+def test_a_worker_asks_torch_what_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(embed_cluster, "worker_name", lambda: "gpu-2")
+    assert embed_cluster.own_device("cuda") == "cuda:2"
+    assert embed_cluster.own_device("cpu") == "cpu"
+
+
+# ---------------------------------------------------------------- SLURM
+
+
+def test_the_job_that_slurm_gets() -> None:
+    asked = Slurm("gpu", "lab", 6, "40GB", "08:00:00", 1, {"job_extra_directives": ["--constraint=a100"]})
+    with slurm_cluster(Plan("slurm", workers=3, slurm=asked)) as jobs:
+        script = jobs.job_script()
+    lines = script.splitlines()
+    assert lines[0].startswith("#!")
+    asked_of_slurm = {line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH")}
+    assert {
+        "-p gpu",
+        "-A lab",
+        "-n 1",
+        "--cpus-per-task=6",
+        "--mem=38G",  # GB are decimal here, SLURM's G are not
+        "-t 08:00:00",
+        "--gres=gpu:1",
+        "--constraint=a100",
+    } <= asked_of_slurm
+    assert "export OMP_NUM_THREADS=6" in lines
+    assert any(line.startswith('export PYTHONPATH="') and "/src" in line for line in lines)
+    command = lines[-1]
+    assert command.startswith(f"{sys.executable} -m distributed.cli.dask_worker tcp://")
+    assert "--nthreads 1 " in command
+    assert "--name dummy-name" in command
+
+
+def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="there is no `sbatch` here"):
+        connect(Plan("slurm")).__enter__()
