@@ -17,7 +17,7 @@ TOP = Path(__file__).resolve().parents[1]
 SOURCE = TOP / "src"
 PACKAGE = "bulkprobe"
 
-LEAVES = {"errors", "files"}  # import nothing of ours; every room may use them
+LEAVES = {"errors", "files", "foreign"}  # import nothing of ours; every room may use them
 ROOMS: dict[str, set[str]] = {
     "params": set(),
     "preprocess": set(),
@@ -41,6 +41,7 @@ EVERYTHING = {"stages", "cli", "api"}
 NOT_A_DEP = {
     "bulkprobe": "the version",
     "bulkprobe.errors": "messages only",
+    "bulkprobe.foreign": "refuses damaged files, changes no number",
     "bulkprobe.params": "DVC tracks the values themselves",
     "bulkprobe.stages": "empty",
     "bulkprobe.stages.paths": "a changed path changes the stage's own deps and outs",

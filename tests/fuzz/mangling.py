@@ -56,7 +56,9 @@ LINES: st.SearchStrategy[Damage] = st.one_of(
     st.tuples(st.just("columns change places"), COUNT, COUNT),
     st.tuples(st.just("column gone"), COUNT),
     st.tuples(st.just("column twice"), COUNT),
-    st.tuples(st.just("packed"),),
+    st.tuples(
+        st.just("packed"),
+    ),
     st.tuples(st.just("line ends"), st.sampled_from((b"\r\n", b"\r", b"\n\n", b""))),
 )
 ANY = st.one_of(LINES, LINES, BYTES)
@@ -160,5 +162,7 @@ def _inside(content: bytes, member: int, damages: tuple[Damage, ...]) -> bytes:
 
 
 PACKED_DAMAGES = st.one_of(
-    DAMAGES, st.tuples(st.tuples(st.just("inside"), st.integers(0, 40), DAMAGES)), st.lists(BYTES, min_size=1).map(tuple)
+    DAMAGES,
+    st.tuples(st.tuples(st.just("inside"), st.integers(0, 40), DAMAGES)),
+    st.lists(BYTES, min_size=1).map(tuple),
 )

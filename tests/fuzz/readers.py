@@ -65,8 +65,9 @@ class Reader:
     """write: puts the sound files of a reader into a folder; read: reads that folder, written or damaged."""
 
     name: str
-    write: Callable[[Path], None]
+    write: Callable[[Path], Any]
     read: Callable[[Path], Any]
+    reserves: bool = False  # takes address space, but no memory, on the word of a file
 
 
 def _text(name: str, rows: list[list[object]], mark: str = "\t") -> Callable[[Path], None]:
@@ -149,7 +150,10 @@ def _star(folder: Path) -> None:
     lines = ["# gene-model: GENCODE v36", "gene_id\tgene_name\tunstranded\ttpm_unstranded", "N_unmapped\t\t5\t"]
     rows = []
     for i, sample in enumerate(SAMPLES[:2]):
-        body = [f"{g}.1\t{s}\t{c}\t{c / COUNTS[i].sum() * 1e6:.4f}" for g, s, c in zip(GENES, SYMBOLS, COUNTS[i])]
+        body = [
+            f"{g}.1\t{s}\t{c}\t{c / COUNTS[i].sum() * 1e6:.4f}"
+            for g, s, c in zip(GENES, SYMBOLS, COUNTS[i], strict=True)
+        ]
         identifier = f"0000000{i}-0000-0000-0000-000000000000"
         (folder / identifier).mkdir()
         (folder / identifier / f"f{i}.tsv").write_text("\n".join([*lines, *body]) + "\n")
@@ -197,10 +201,7 @@ QUALITY: list[list[object]] = [
         *("aliquot_annotation", "AWG_excluded_because_of_pathology", "AWG_pathology_exclusion_reason"),
         *("Reviewed_by_EPC", "Do_not_use"),
     ],
-    *(
-        [s[:12], f"{s}-11R-A111-07", "KIRC", "IlluminaHiSeq_RNASeqV2", "", "", "", 0, "", "", "False"]
-        for s in SAMPLES
-    ),
+    *([s[:12], f"{s}-11R-A111-07", "KIRC", "IlluminaHiSeq_RNASeqV2", "", "", "", 0, "", "", "False"] for s in SAMPLES),
 ]
 MANIFEST: list[list[object]] = [
     list(STAR_COLUMNS),
@@ -209,10 +210,13 @@ MANIFEST: list[list[object]] = [
 GMT: list[list[object]] = [[f"SET{i}", "about", *SYMBOLS[i : i + 5]] for i in range(4)]
 HGNC: list[list[object]] = [
     ["HGNC ID", "Approved symbol", "Status", "Previous symbols", "Alias symbols", "Ensembl gene ID"],
-    *([f"HGNC:{i}", s, "Approved", f"OLD{i}", f"A{i}, B{i}", g] for i, (s, g) in enumerate(zip(SYMBOLS, GENES))),
+    *(
+        [f"HGNC:{i}", s, "Approved", f"OLD{i}", f"A{i}, B{i}", g]
+        for i, (s, g) in enumerate(zip(SYMBOLS, GENES, strict=True))
+    ),
 ]
 GENE_TABLE: list[list[object]] = [
-    ["symbol", "ensembl_id", "length"], *([s, g, 900 + i] for i, (s, g) in enumerate(zip(SYMBOLS, GENES)))
+    ["symbol", "ensembl_id", "length"], *([s, g, 900 + i] for i, (s, g) in enumerate(zip(SYMBOLS, GENES, strict=True)))
 ]  # fmt: skip
 
 
@@ -258,7 +262,7 @@ def _expression_store(folder: Path) -> None:
 
 def _cohort(folder: Path) -> None:
     _expression_store(folder)
-    samples = pd.DataFrame({name: None for name in SAMPLE_COLUMNS}, index=range(N), dtype=object)
+    samples = pd.DataFrame(dict.fromkeys(SAMPLE_COLUMNS), index=range(N), dtype=object)
     samples = samples.assign(sample_id=SAMPLES, patient_id=[s[:12] for s in SAMPLES], cancer_type="KIRC")
     samples = samples.assign(sample_type="01", for_probing=True)
     cohort_read.write_columns(samples, SAMPLE_COLUMNS, folder / "samples.parquet")
@@ -278,9 +282,13 @@ def _read_cohort(folder: Path) -> None:
 def _store(folder: Path) -> None:
     vectors = RNG.normal(size=(N, 4)).astype(np.float32)
     write_store(
-        folder / "s.zarr", sample_ids=SAMPLES, width=4, attributes={"a": 1}, shards=[(0, vectors[:4]), (4, vectors[4:])],
+        folder / "s.zarr",
+        sample_ids=SAMPLES,
+        width=4,
+        attributes={"a": 1},
+        shards=[(0, vectors[:4]), (4, vectors[4:])],
         shard_size=4,
-    )  # fmt: skip
+    )
 
 
 def _read_store(folder: Path) -> None:
@@ -289,7 +297,7 @@ def _read_store(folder: Path) -> None:
 
 
 def _probe(folder: Path) -> None:
-    fitted = FittedTransform(4, np.ones(4, bool), np.zeros(4), np.ones(4), None, 1.0)
+    fitted = FittedTransform(4, np.arange(4), np.zeros(4), np.ones(4), None, 1.0)
     save_probe(folder / "p.npz", [Probe("mutation", "TP53", 1.0, 9, fitted, np.ones(4), 0.5, {"model": "pca"})])
 
 
@@ -326,7 +334,14 @@ def _settings_pickle(folder: Path) -> None:
 def _record(folder: Path) -> None:
     (folder / "r").mkdir()
     (folder / "r" / "weights").write_bytes(b"w")
-    record = {"release": "r", "sha256": folder_hash(hashes_of(folder / "r")), "untrained": False, "twin": False, "verified": True, "model": "scgpt"}
+    record = {
+        "release": "r",
+        "sha256": folder_hash(hashes_of(folder / "r")),
+        "untrained": False,
+        "twin": False,
+        "verified": True,
+        "model": "scgpt",
+    }
     (folder / "release.json").write_text(json.dumps({**record, "files": {}}))
 
 
@@ -365,14 +380,23 @@ READERS = (
     Reader("embedding-store", _store, _read_store),
     Reader("probe.npz", _probe, _read_probe),
     Reader("torch-zip", _torch(True), lambda f: tensors_of(read_torch(f / "m.pt"), f / "m.pt")),
-    Reader("torch-legacy", _torch(False), lambda f: tensors_of(read_torch(f / "m.pt"), f / "m.pt")),
-    Reader("safetensors", lambda f: save_file(_tensors(), f / "m.safetensors"), lambda f: read_safetensors(f / "m.safetensors")),  # noqa: E501
+    # PyTorch's old format: it reserves what a header says, and fills as much of it as the file has.
+    Reader("torch-legacy", _torch(False), lambda f: tensors_of(read_torch(f / "m.pt"), f / "m.pt"), reserves=True),
+    Reader(
+        "safetensors",
+        lambda f: save_file(_tensors(), f / "m.safetensors"),
+        lambda f: read_safetensors(f / "m.safetensors"),
+    ),
     Reader("mindspore", lambda f: write_mindspore(f / "m.ckpt", _tensors().items()), _read_mindspore),
     Reader("vocabulary.pkl", _vocabulary_pickle, lambda f: read_pickle(f / "v.pkl")),
     Reader("settings.pkl", _settings_pickle, lambda f: read_pickle(f / "v.pkl", PLAIN | TENSORS)),
     Reader("release.json", _record, lambda f: (read_record(f), recorded(f))),
     Reader("params.yaml", _params, lambda f: load_params(f / "params.yaml")),
-    Reader("sources.lock.json", lambda f: (f / "l.json").write_text('{"https://a": "00"}'), lambda f: HashLock(f / "l.json").get("https://a")),  # noqa: E501
+    Reader(
+        "sources.lock.json",
+        lambda f: (f / "l.json").write_text('{"https://a": "00"}'),
+        lambda f: HashLock(f / "l.json").get("https://a"),
+    ),
 )
 
 
@@ -381,4 +405,6 @@ def sound(reader: Reader) -> dict[str, bytes]:
     """The sound files of a reader, by relative path."""
     with tempfile.TemporaryDirectory() as scratch:
         reader.write(Path(scratch))
-        return {p.relative_to(scratch).as_posix(): p.read_bytes() for p in sorted(Path(scratch).rglob("*")) if p.is_file()}
+        return {
+            p.relative_to(scratch).as_posix(): p.read_bytes() for p in sorted(Path(scratch).rglob("*")) if p.is_file()
+        }

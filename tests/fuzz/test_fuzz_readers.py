@@ -38,4 +38,4 @@ def test_a_damaged_file_is_read_or_refused(
     name = sorted(files)[which % len(files)]
     files[name] = damaged(files[name], damages)
     folder = lay(tmp_path_factory.getbasetemp() / "fuzz", files)
-    outcome(lambda: reader.read(folder), folder)
+    outcome(lambda: reader.read(folder), folder, reserves=reader.reserves)

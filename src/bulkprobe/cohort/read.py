@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from bulkprobe import files
+from bulkprobe.cohort.legible import read_parquet
 from bulkprobe.cohort.schema import (
     ENDPOINTS,
     EXPRESSION,
@@ -29,6 +30,7 @@ from bulkprobe.cohort.schema import (
     Kind,
 )
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import refusing
 
 _ARROW = {"text": pa.string(), "float": pa.float64(), "bool": pa.bool_()}
 
@@ -68,10 +70,7 @@ def write_columns(table: pd.DataFrame, columns: Mapping[str, Kind], path: Path) 
 
 def read_columns(path: Path, columns: Mapping[str, Kind]) -> pd.DataFrame:
     """Read a table of a cohort folder. Errors: `UserError` for missing or additional columns, or other types."""
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path.name}: not a Parquet file ({error}); build the cohort again") from error
+    table = read_parquet(path)
     if table.column_names != list(columns):
         raise UserError(
             f"{path.name}: columns {some(table.column_names, 20)}; expected {some(columns, 20)} in this order; "
@@ -145,8 +144,9 @@ def _refuse_lost_shards(expression: Path) -> None:
         meta = _read_json(array / "zarr.json")
         if meta.get("node_type") != "array":
             continue
-        shape, shard = meta["shape"], meta["chunk_grid"]["configuration"]["chunk_shape"]
-        expected = math.prod(-(-length // step) for length, step in zip(shape, shard, strict=True))
+        with refusing(f"{expression.name}: {array.name}/zarr.json is damaged", "build the cohort again"):
+            shape, shard = meta["shape"], meta["chunk_grid"]["configuration"]["chunk_shape"]
+            expected = math.prod(-(-length // step) for length, step in zip(shape, shard, strict=True))
         found = sum(path.is_file() for path in (array / "c").glob("*/*"))
         if found < expected:
             raise UserError(

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from bulkprobe.errors import UserError
+from bulkprobe.errors import UserError, printable
 
 
 def run_stage(main: Callable[[], str]) -> None:
@@ -16,7 +16,7 @@ def run_stage(main: Callable[[], str]) -> None:
     except (UserError, OSError) as problem:  # a full disk or a missing file is no bug of ours
         if os.environ.get("BULKPROBE_DEBUG"):
             raise
-        sys.exit(f"error: {problem}")
+        sys.exit(f"error: {printable(str(problem))}")
 
 
 def encoder_argument() -> str:
