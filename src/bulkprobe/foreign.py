@@ -24,6 +24,7 @@ SMALL_BYTES = 1 << 26  # what any file may unpack to
 MOST_PACKED = 2_000  # times that more may be packed; deflate reaches 1,032
 MOST_CHUNK_BYTES = 1 << 30  # of a chunk of an array, which is unpacked as a whole
 MOST_NODES = 100_000  # values in a YAML file, those behind an alias counted as often as they are named
+MOST_CELLS = 100_000_000  # of a Parquet table: a few bytes can say a hundred million times the same
 # What file systems say to damaged bytes (a place or a size that cannot be); other numbers mean a failing disk.
 _DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW, errno.ERANGE)
 
@@ -93,6 +94,18 @@ def refuse_zip_bomb(path: Path) -> None:
     """Refuse a zip archive whose members unpack to far more than the file has."""
     with zipfile.ZipFile(path) as archive:
         refuse_bomb(path.name, sum(member.file_size for member in archive.infolist()), os.path.getsize(path))
+
+
+def refuse_wide_table(path: Path) -> None:
+    """Refuse a Parquet table, to be read as a whole, of more cells than anybody's table of samples has."""
+    import pyarrow.parquet
+
+    found = pyarrow.parquet.read_metadata(path)
+    if found.num_rows * found.num_columns > MOST_CELLS:
+        raise Damaged(
+            f"{path.name} has {found.num_rows:,} rows and {found.num_columns:,} columns: at most {MOST_CELLS:,} cells "
+            "were expected, is it another table?"
+        )
 
 
 def refuse_foreign_arrays(node: Any, name: str) -> None:

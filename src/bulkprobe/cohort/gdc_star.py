@@ -57,8 +57,6 @@ class GdcStar:
         manifest = read_text_table(path, "\t")
         if lacking := [name for name in MANIFEST_COLUMNS if name not in manifest]:
             raise UserError(f"{MANIFEST} lacks the columns {some(lacking)}: it has {some(manifest.columns)}")
-        if manifest.empty:
-            raise UserError(f"{MANIFEST} lists no files: fetch again")
         if crooked := [name for key in ("file_id", "file_name") for name in manifest[key] if not plain_name(name)]:
             raise UserError(f"{MANIFEST} lists {some(map(repr, crooked))}, which are no names of files: fetch again")
         if twice := repeated(list(manifest["aliquot_barcode"])):

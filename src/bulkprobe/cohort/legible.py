@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +13,9 @@ import pyarrow.parquet
 
 from bulkprobe.cohort.genes import BROKEN_GZIP, open_maybe_gzip, truncated
 from bulkprobe.errors import UserError
-from bulkprobe.foreign import flat, refusing
+from bulkprobe.foreign import flat, refuse_wide_table, refusing
 
 MOST_TABLE_BYTES = 1 << 28  # unpacked, of a text table that is read as a whole
-MOST_CELLS = 100_000_000  # of a Parquet table: a few bytes can say a hundred million times the same
 
 
 @contextmanager
@@ -65,12 +63,7 @@ def content_of(path: Path) -> bytes:
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet table as a whole. Errors: `UserError` for a broken file and for more cells than memory holds."""
     with legible(path):
-        found = pa.parquet.read_metadata(path)
-        if math.prod((found.num_rows, found.num_columns)) > MOST_CELLS:
-            raise UserError(
-                f"{path.name} has {found.num_rows:,} rows and {found.num_columns:,} columns: at most {MOST_CELLS:,} "
-                "cells were expected, is it another table?"
-            )
+        refuse_wide_table(path)
         return pa.parquet.read_table(path, columns=columns)
 
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from bulkprobe import files
-from bulkprobe.cohort.legible import read_parquet
 from bulkprobe.cohort.schema import (
     ENDPOINTS,
     EXPRESSION,
@@ -30,7 +29,7 @@ from bulkprobe.cohort.schema import (
     Kind,
 )
 from bulkprobe.errors import UserError, some
-from bulkprobe.foreign import refusing
+from bulkprobe.foreign import refuse_wide_table, refusing
 
 _ARROW = {"text": pa.string(), "float": pa.float64(), "bool": pa.bool_()}
 
@@ -70,7 +69,9 @@ def write_columns(table: pd.DataFrame, columns: Mapping[str, Kind], path: Path) 
 
 def read_columns(path: Path, columns: Mapping[str, Kind]) -> pd.DataFrame:
     """Read a table of a cohort folder. Errors: `UserError` for missing or additional columns, or other types."""
-    table = read_parquet(path)
+    with refusing(f"{path.name}: not a Parquet file", "build the cohort again"):
+        refuse_wide_table(path)
+        table = pyarrow.parquet.read_table(path)
     if table.column_names != list(columns):
         raise UserError(
             f"{path.name}: columns {some(table.column_names, 20)}; expected {some(columns, 20)} in this order; "
@@ -128,12 +129,9 @@ def input_hash(folder: Path) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of a cohort folder. Errors: `UserError` for anything else."""
     try:
-        content = files.read_json(path)
+        return files.read_json(path)
     except ValueError as error:
         raise UserError(f"{path.name}: not JSON ({error}); build the cohort again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path.name}: holds no mapping; build the cohort again")
-    return content
 
 
 def _refuse_lost_shards(expression: Path) -> None:
