@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+LONGEST = 1_600  # characters of a sentence: names in other people's files have no bounds
+
 
 class UserError(Exception):
     """Something the user gave cannot be used.
@@ -14,7 +16,8 @@ class UserError(Exception):
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(printable(str(message)))
+        text = printable(str(message))
+        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 4 :]}")
 
 
 class Damaged(UserError, ValueError):

@@ -29,7 +29,8 @@ FUZZ = settings(
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )
-HEADROOM = 1 << 30  # bytes of address space that a reader of a file of some kB may take on top
+# Bytes of address space that a reader of a file of some kB may take on top. Threads reserve some for themselves.
+HEADROOM = 4 << 30
 LONGEST = 2_000  # characters of a sentence
 RUNS_SOMETHING = (
     *("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pty.spawn"),

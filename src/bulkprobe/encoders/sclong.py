@@ -111,7 +111,7 @@ class Config:
 def read_vocabulary(folder: Path) -> list[str]:
     """Return the Ensembl ids of the positions; the last position, padding, has none."""
     path = existing(folder / GENES)
-    genes = path.read_text(encoding="utf-8").split()
+    genes = path.read_text(encoding="utf-8", errors="replace").split()
     if len(set(genes)) != len(genes):
         raise UserError(f"{path} lists a gene twice: expected one Ensembl id a line, as released")
     return genes
