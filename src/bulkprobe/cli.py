@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
-import yaml
 
 from bulkprobe import __version__
-from bulkprobe.errors import UserError, some
+from bulkprobe.errors import Damaged, UserError, printable, some
+from bulkprobe.foreign import load_yaml
 from bulkprobe.stages import one_thread
 from bulkprobe.stages.running import stoppable
 
@@ -41,7 +41,7 @@ def main() -> None:
     except (UserError, OSError) as problem:  # a full disk or a file that may not be read is no bug of ours
         if os.environ.get("BULKPROBE_DEBUG"):
             raise
-        sys.exit(f"error: {problem}")
+        sys.exit(f"error: {printable(str(problem))}")
 
 
 def _version(wanted: bool) -> None:
@@ -104,9 +104,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} is not there: give the YAML file that describes your tables")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(problem).split())}") from None
+        content = load_yaml(path.read_text(encoding="utf-8-sig"))
+    except (Damaged, UnicodeDecodeError) as problem:
+        raise UserError(f"{path} is not valid YAML: {problem}") from None
     if content is None:
         raise UserError(f"{path} is empty: write expression, expression_scale and samples into it")
     outer = content.get("cohort", content) if isinstance(content, dict) else content
@@ -199,8 +199,8 @@ def _settings(settings: list[str]) -> dict[str, Any]:
         if not found:
             raise UserError(f"--set {setting!r} has no '=': write --set KEY=VALUE")
         try:
-            given[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            given[key] = load_yaml(value)
+        except Damaged:
             raise UserError(f"--set {setting!r}: {value!r} is no YAML value; quote it if it is a text") from None
     return given
 

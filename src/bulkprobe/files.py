@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bulkprobe.errors import UserError
+from bulkprobe.errors import Damaged, UserError
 
 READ_BYTES = 1 << 20
 UNLOCKABLE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # file systems without locks
@@ -153,8 +153,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
-    content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON object; Damaged (a UserError and a ValueError) where a file holds anything else."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as problem:
+        reason = "nested too deeply" if isinstance(problem, RecursionError) else str(problem)[:160]
+        raise Damaged(f"{path} is not JSON ({reason}): make or fetch it again") from None
+    if not isinstance(content, dict):
+        raise Damaged(f"{path} holds no JSON object: make or fetch it again")
     return content
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from bulkprobe.errors import UserError
+from bulkprobe.errors import Damaged, UserError
+from bulkprobe.foreign import load_yaml, plain_name
 
 PARAMS_FILE = Path("params.yaml")
 SHIPPED = Path(__file__).with_name("params.yaml")  # a link to the project's own, a copy of it in a built package
@@ -227,15 +227,19 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     if not path.is_file():
         raise UserError(f"{path} is not here: run the command in the project's top folder")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as problem:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(problem).split())}") from None
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except (Damaged, UnicodeDecodeError) as problem:
+        raise UserError(f"{path} is not valid YAML: {problem}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}, but a mapping of sections was expected")
     try:
         params = Params.model_validate(content)
     except ValidationError as problem:
         raise UserError("; ".join(_sentences(path, problem))) from None
+    if crooked := [name for name in params.encoders if not plain_name(name) or name.startswith(("-", "."))]:
+        raise UserError(
+            f"{path}: encoders has the name {crooked[0]!r}, but names become those of files: use letters, digits, '_'"
+        )
     if params.compare.reference not in params.encoders:
         raise UserError(
             f"{path}: compare.reference is {params.compare.reference!r}, but section encoders has no such name: "

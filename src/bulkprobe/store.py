@@ -21,6 +21,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_path, replace_folder, sweep
+from bulkprobe.foreign import refuse_foreign_arrays, refusing
 
 CHUNKS_PER_SHARD = 4
 # The checksum is 4 bytes a chunk; without it more than half of all changed bits would pass for other numbers.
@@ -176,10 +177,8 @@ def _verified(path: Path, group: zarr.Group) -> tuple[zarr.Array[Any], list[str]
     present = len(_written(path))
     if present != n_shards:
         raise UserError(f"{path} holds {present} of {n_shards} shards: run the embedding again, it resumes")
-    try:
+    with refusing(f"{path}: the sample ids cannot be read", "embed again"):
         names = [str(name) for name in _read_names(group)]
-    except (ValueError, RuntimeError, OSError) as problem:  # what codecs say to cut bytes
-        raise UserError(f"{path}: the sample ids cannot be read ({_one_line(problem)}): embed again") from None
     if len(names) != array.shape[0]:
         raise UserError(f"{path} has {array.shape[0]} vectors but {len(names)} sample ids: embed again")
     return array, names
@@ -189,10 +188,9 @@ def _shards_of(path: Path, array: zarr.Array[Any], names: Sequence[str]) -> Iter
     """First row and vectors of each shard in turn; UserError where one is not finite."""
     size = _shard_size(array)
     for start in range(0, array.shape[0], size):
-        try:
+        # Cut short, or bytes changed: checksum and Zstandard notice.
+        with refusing(f"{path}: the shard at row {start} cannot be read", "embed again"):
             part = np.asarray(array[start : start + size], dtype=np.float32)
-        except (ValueError, RuntimeError) as damage:  # cut short, or bytes changed: checksum and Zstandard notice
-            raise UserError(f"{path}: the shard at row {start} cannot be read ({damage}): embed again") from damage
         broken = np.flatnonzero(~np.isfinite(part).all(axis=1))
         if len(broken):
             raise UserError(
@@ -237,14 +235,13 @@ def tidy(path: Path) -> None:
 
 
 def _open(path: Path) -> zarr.Group:
-    try:
-        return zarr.open_group(str(path), mode="r")
-    except (ValueError, KeyError, TypeError, OSError) as problem:  # what zarr says to damaged metadata
-        raise UserError(f"{path} is a damaged embedding store ({_one_line(problem)}): embed again") from None
-
-
-def _one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split())[:200] or type(problem).__name__
+    with refusing(f"{path} is a damaged embedding store", "embed again"):
+        group = zarr.open_group(str(path), mode="r")
+        if "sample_id" in group:
+            refuse_foreign_arrays(group["sample_id"], f"{path}: sample_id")
+        if "embedding" in group:
+            refuse_foreign_arrays(group["embedding"], f"{path}: embedding")
+        return group
 
 
 def _read_names(group: zarr.Group) -> np.ndarray:
@@ -254,8 +251,8 @@ def _read_names(group: zarr.Group) -> np.ndarray:
 
 def _array(group: zarr.Group) -> zarr.Array[Any]:
     array = group["embedding"]
-    if not isinstance(array, zarr.Array):
-        raise UserError("`embedding` is not an array, so this is no embedding store")
+    if not isinstance(array, zarr.Array) or array.ndim != 2:
+        raise UserError("`embedding` is not an array (samples, width), so this is no embedding store")
     return array
 
 

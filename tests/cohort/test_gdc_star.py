@@ -142,7 +142,7 @@ def test_wrong_manifest(folder: Path) -> None:
     with pytest.raises(UserError, match="lacks the columns aliquot_barcode"):
         GdcStar(folder)
     put(manifest[:0])
-    with pytest.raises(UserError, match="lists no files"):
+    with pytest.raises(UserError, match="is an empty table"):
         GdcStar(folder)
     put(manifest)
     star_file(folder, 3).unlink()

@@ -21,6 +21,7 @@ import zarr
 from bulkprobe.cohort.legible import legible_anndata
 from bulkprobe.cohort.spool import Floats
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import refuse_foreign_array, refuse_foreign_arrays
 
 BLOCK_VALUES = 1 << 24  # of a block that is read in passing: 64 MB as float32
 GROUP_FILES = ("zarr.json", ".zgroup")
@@ -53,18 +54,23 @@ class Matrix:
 
     def _read_sparse(self, matrix: Any, start: int, stop: int) -> Floats:
         ends = np.asarray(matrix["indptr"][start : stop + 1], np.int64)
+        if (np.diff(ends) < 0).any() or (np.diff(ends) > self.width).any():  # before so much is read
+            raise self._damaged(start, stop)
         span = slice(int(ends[0]), int(ends[-1]))
         values = np.asarray(matrix["data"][span], np.float32)
         at = np.asarray(matrix["indices"][span])
         outside = at.dtype.kind not in "iu" or (at.size and (at.min() < 0 or at.max() >= self.width))
-        if outside or (np.diff(ends) < 0).any() or not len(values) == len(at) == ends[-1] - ends[0]:
-            raise UserError(
-                f"{self.path.name}: {self.place} is damaged (sparse indices of lines {start} to {stop - 1} do not fit "
-                f"{self.width} columns): write or fetch it again"
-            )
+        if outside or not len(values) == len(at) == ends[-1] - ends[0]:
+            raise self._damaged(start, stop)
         lines = scipy.sparse.csr_matrix((values, at, ends - ends[0]), shape=(stop - start, self.width))
         dense: Floats = lines.toarray()
         return dense
+
+    def _damaged(self, start: int, stop: int) -> UserError:
+        return UserError(
+            f"{self.path.name}: {self.place} is damaged (sparse indices of lines {start} to {stop - 1} do not fit "
+            f"{self.width} columns): write or fetch it again"
+        )
 
     def runs(self) -> Iterator[Floats]:
         """Yield all lines by blocks, whole chunks at a time where they are small enough."""
@@ -113,6 +119,8 @@ class AnnDataFile:
                     f"{self.path.name}: {place} is incomplete (shape {found}, obs and var have {shape}, or parts of it "
                     "are missing): write or fetch it again"
                 )
+            for array in (stored,) if kind == "dense" else (stored["data"], stored["indices"], stored["indptr"]):
+                refuse_foreign_array(array, f"{self.path.name}: {place}")
             together = int((values.chunks or (1,))[0]) if kind == "dense" else 1
         return Matrix(self.path, place, kind, lines, width, together)
 
@@ -146,6 +154,9 @@ def open_anndata(path: Path) -> AnnDataFile:
     path = Path(path)
     with opened(path) as root:
         layers = sorted(root["layers"]) if "layers" in root else []
+        for name in ("obs", "var"):
+            if name in root:
+                refuse_foreign_arrays(root[name], f"{path.name}: {name}")
         tables = [_read(root, name, path) for name in ("obs", "var")]
         scale = _read(root["uns"], "scale", path) if "uns" in root and "scale" in root["uns"] else None
     return AnnDataFile(path, tables[0], tables[1], scale, layers)

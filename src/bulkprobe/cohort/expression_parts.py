@@ -15,11 +15,13 @@ import pyarrow.parquet
 from bulkprobe.cohort import text_matrix
 from bulkprobe.cohort.anndata_file import BLOCK_VALUES, AnnDataFile, Matrix, open_anndata
 from bulkprobe.cohort.gene_keys import GeneTable, decide_orientation, gene_columns, looks_like_genes, read_gene_table
-from bulkprobe.cohort.genes import BROKEN_GZIP, open_maybe_gzip, repeated, truncated
+from bulkprobe.cohort.genes import BROKEN_GZIP, line_of, lines_of, open_maybe_gzip, repeated, truncated
+from bulkprobe.cohort.legible import legible
 from bulkprobe.cohort.scales import SCALES
 from bulkprobe.cohort.spool import Floats
 from bulkprobe.errors import UserError, some
 
+MOST_ROWS = 10_000_000  # of a table: ten times the samples of the largest collection
 ORIENTATIONS = ("auto", "genes_by_samples", "samples_by_genes")
 Block = tuple[slice, slice, Floats]  # samples, genes (places in the lists), values (n_samples, n_genes)
 
@@ -129,8 +131,11 @@ def _open_text(path: Path, orientation: str, genes: GeneTable) -> Part:
     mark = delimiter.encode()
     with open_maybe_gzip(path) as handle:
         try:
-            handle.readline()
-            rows = [line.split(mark, 1)[0].decode("utf-8", "replace").strip('"\r\n') for line in handle]
+            line_of(handle, path)
+            for line in lines_of(handle, path):
+                rows.append(line.split(mark, 1)[0].decode("utf-8", "replace").strip('"\r\n'))
+                if len(rows) > MOST_ROWS:
+                    raise UserError(f"{path.name} has more than {MOST_ROWS:,} rows: that is no table of expression")
         except BROKEN_GZIP as error:
             raise truncated(path, error) from error
     return _axes(path.name, rows, header.columns, orientation, genes, _Text(path, delimiter, header))
@@ -146,7 +151,7 @@ class _Parquet:
 
     def runs(self) -> Iterator[Floats]:
         size = max(1, BLOCK_VALUES // len(self.places))
-        with pa.parquet.ParquetFile(self.path) as file:
+        with legible(self.path), pa.parquet.ParquetFile(self.path) as file:
             for batch in file.iter_batches(batch_size=size):
                 values = np.empty((len(self.places), batch.num_rows), np.float32)
                 for i, place in enumerate(self.places):
@@ -155,18 +160,17 @@ class _Parquet:
 
 
 def _open_parquet(path: Path, orientation: str, genes: GeneTable) -> Part:
-    try:
-        with pa.parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            text = [f.name for f in schema if not (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))]
-            if len(text) != 1:
-                raise UserError(
-                    f"{path.name} has {len(text)} columns that are not numbers ({some(text)}): expected one, the names "
-                    "of the rows"
-                )
-            rows = ["" if key is None else str(key) for key in file.read(columns=text).column(0).to_pylist()]
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path.name} is not a Parquet file ({str(error)[:100]}): export it again") from error
+    with legible(path), pa.parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        text = [f.name for f in schema if not (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))]
+        if len(text) != 1:
+            raise UserError(
+                f"{path.name} has {len(text)} columns that are not numbers ({some(text)}): expected one, the names of "
+                "the rows"
+            )
+        if file.metadata.num_rows > MOST_ROWS:
+            raise UserError(f"{path.name} has {file.metadata.num_rows:,} rows, more than {MOST_ROWS:,}: is it another?")
+        rows = ["" if key is None else str(key) for key in file.read(columns=text).column(0).to_pylist()]
     places = [place for place, name in enumerate(schema.names) if name != text[0]]
     columns = [schema.names[place] for place in places]
     if not rows or not columns:

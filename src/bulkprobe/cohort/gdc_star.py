@@ -18,11 +18,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from bulkprobe.cohort.genes import BROKEN_GZIP, is_par_y, open_maybe_gzip, repeated, strip_version, truncated
+from bulkprobe.cohort.genes import is_par_y, repeated, strip_version
+from bulkprobe.cohort.legible import content_of, read_text_table
 from bulkprobe.cohort.scales import Linear
 from bulkprobe.cohort.spool import Floats, Index
 from bulkprobe.cohort.store import Rows
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import plain_name
 
 MANIFEST = "manifest.tsv"
 MANIFEST_COLUMNS = ("file_id", "file_name", "sample_barcode", "aliquot_barcode")
@@ -52,11 +54,11 @@ class GdcStar:
             raise UserError(
                 f"{MANIFEST} is missing in {self.folder.name}: expected the list of STAR files, fetch again"
             )
-        manifest = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        manifest = read_text_table(path, "\t")
         if lacking := [name for name in MANIFEST_COLUMNS if name not in manifest]:
             raise UserError(f"{MANIFEST} lacks the columns {some(lacking)}: it has {some(manifest.columns)}")
-        if manifest.empty:
-            raise UserError(f"{MANIFEST} lists no files: fetch again")
+        if crooked := [name for key in ("file_id", "file_name") for name in manifest[key] if not plain_name(name)]:
+            raise UserError(f"{MANIFEST} lists {some(map(repr, crooked))}, which are no names of files: fetch again")
         if twice := repeated(list(manifest["aliquot_barcode"])):
             raise UserError(f"{MANIFEST} lists aliquots twice: {some(twice)}; keep one file of each")
         self._files = [
@@ -117,16 +119,13 @@ class GdcStar:
 
     @staticmethod
     def _read(file: _File) -> tuple[list[str], Floats, Floats]:
-        with open_maybe_gzip(file.path) as handle:
-            try:
-                text = handle.read()
-            except BROKEN_GZIP as error:
-                raise truncated(file.path, error) from error
-        while text.startswith(b"#"):
-            text = text.partition(b"\n")[2]
+        text = content_of(file.path)
+        start = 0
+        while text.startswith(b"#", start):
+            start = text.find(b"\n", start) + 1 or len(text)
         try:
             table = pa.csv.read_csv(
-                pa.py_buffer(text),
+                pa.py_buffer(text).slice(start),
                 pa.csv.ReadOptions(use_threads=False, block_size=max(len(text), 1) + 1),
                 pa.csv.ParseOptions(delimiter="\t", quote_char=False),
                 pa.csv.ConvertOptions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from bulkprobe.cohort.genes import is_ensembl, is_par_y, open_maybe_gzip, read_gtf, repeated, strip_version
-from bulkprobe.cohort.legible import legible
+from bulkprobe.cohort.genes import is_ensembl, is_par_y, read_gtf, repeated, strip_version
+from bulkprobe.cohort.legible import content_of, legible, read_parquet
 from bulkprobe.cohort.transcripts import is_gtf
 from bulkprobe.errors import UserError, some
 
@@ -82,10 +83,9 @@ def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
             return read_gene_table(read_gtf(Path(genes)))
         with legible(Path(genes)):
             if name.endswith(".parquet"):
-                table = pd.read_parquet(genes)
+                table = read_parquet(Path(genes)).to_pandas()
             else:
-                with open_maybe_gzip(Path(genes)) as handle:
-                    table = pd.read_csv(handle, sep="," if ".csv" in name else "\t")
+                table = pd.read_csv(io.BytesIO(content_of(Path(genes))), sep="," if ".csv" in name else "\t")
     ensembl, symbol, length = (_column(table, names) for names in (_ENSEMBL_NAMES, _SYMBOL_NAMES, _LENGTH_NAMES))
     if ensembl is None and symbol is None:
         raise UserError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -27,6 +27,7 @@ from bulkprobe.errors import UserError, some
 GZIP_MAGIC = b"\x1f\x8b"
 PAR_Y_PREFIX = "ENSGR"  # GENCODE up to version 24
 PAR_Y_SUFFIX = "_PAR_Y"  # GENCODE from version 25
+MOST_LINE_BYTES = 1 << 27  # a million samples have 20 MB of names; a longer line is no text, or made to fill the memory
 BROKEN_GZIP: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, cast("type[Exception]", isal_zlib.error))
 
 _VERSION = re.compile(r"\.\d+(?=_PAR_Y$|$)")
@@ -96,6 +97,21 @@ def _gunzip(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", cast(Any, igzip).open(path, "rb"))
 
 
+def line_of(handle: IO[bytes], path: Path) -> bytes:
+    """Read a line, b"" at the end; UserError for one that does not end."""
+    line = handle.readline(MOST_LINE_BYTES + 1)
+    if len(line) > MOST_LINE_BYTES:
+        raise UserError(
+            f"{path.name} has a line of more than {MOST_LINE_BYTES:,} bytes: it is no table, export it again"
+        )
+    return line
+
+
+def lines_of(handle: IO[bytes], path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file; UserError for one that does not end."""
+    return iter(lambda: line_of(handle, path), b"")
+
+
 def _unpacked_start(path: Path) -> bytes:
     try:
         with _gunzip(path) as handle:
@@ -125,7 +141,7 @@ def read_gtf(path: Path) -> pd.DataFrame:
     of_gene, starts, ends = array("q"), array("q"), array("q")
     with open_maybe_gzip(path) as handle:
         try:
-            for number, line in enumerate(handle, start=1):
+            for number, line in enumerate(lines_of(handle, path), start=1):
                 exon = b"\texon\t" in line
                 if not exon and b"\tgene\t" not in line:
                     continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,10 @@ import pyarrow.parquet
 
 from bulkprobe.cohort.barcodes import PATIENT_LENGTH, SAMPLE_LENGTH, is_barcode
 from bulkprobe.cohort.flow import Flow
-from bulkprobe.cohort.genes import open_maybe_gzip, repeated
+from bulkprobe.cohort.genes import MOST_LINE_BYTES, lines_of, open_maybe_gzip, repeated
 from bulkprobe.cohort.lab_tables import find_column
 from bulkprobe.cohort.labels import MutationStatus, filter_accepted, is_hotspot, read_maf
-from bulkprobe.cohort.legible import legible
+from bulkprobe.cohort.legible import legible, read_parquet
 from bulkprobe.cohort.schema import HOTSPOTS, CohortRules, FilesConfig
 from bulkprobe.cohort.survival import blank_missing
 from bulkprobe.cohort.text_matrix import delimiter_of
@@ -36,7 +37,7 @@ def table_header(path: Path) -> list[str]:
             names = [str(name) for name in pyarrow.parquet.read_schema(path).names]
         else:
             with open_maybe_gzip(path) as handle:
-                line = next((line for line in handle if not line.startswith(b"#")), b"")
+                line = next((line for line in lines_of(handle, path) if not line.startswith(b"#")), b"")
             names = [cell.strip('"') for cell in line.decode("utf-8-sig").rstrip("\r\n").split(delimiter_of(path))]
     if names == [""]:
         raise UserError(f"{path.name} is an empty table: expected a header line and rows; check the export")
@@ -138,12 +139,11 @@ def _resolve(keys: Iterable[str], samples: pd.DataFrame, table: str, flow: Flow)
 
 def _frames(path: Path, columns: list[str] | None) -> Iterator[pd.DataFrame]:
     if path.suffix == ".parquet":
-        with legible(path):
-            yield pd.read_parquet(path, columns=columns)
+        yield read_parquet(path, columns).to_pandas()
         return
     with legible(path), open_maybe_gzip(path) as handle:
         yield from pd.read_csv(
-            handle,
+            cast("IO[bytes]", _Lines(handle, path)),
             sep=delimiter_of(path),
             comment="#",
             usecols=columns,
@@ -151,6 +151,25 @@ def _frames(path: Path, columns: list[str] | None) -> Iterator[pd.DataFrame]:
             keep_default_na=False,
             chunksize=ROWS_AT_ONCE if columns is None else 100 * ROWS_AT_ONCE,
         )
+
+
+class _Lines:
+    """A file for pandas, which would take all of a line without end into memory."""
+
+    def __init__(self, handle: IO[bytes], path: Path) -> None:
+        self._handle, self._path, self._open = handle, path, 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return lines_of(self._handle, self._path)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes; UserError within a line that does not end."""
+        block = self._handle.read(min(size, 1 << 20) if size > 0 else 1 << 20)
+        end = block.rfind(b"\n")
+        self._open = self._open + len(block) if end < 0 else len(block) - end
+        if self._open > MOST_LINE_BYTES:
+            raise UserError(f"{self._path.name} has a line of more than {MOST_LINE_BYTES:,} bytes: it is no table")
+        return block
 
 
 def _calls(cells: pd.Series[str], where: str) -> pd.Series[bool]:

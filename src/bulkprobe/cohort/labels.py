@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from bulkprobe.cohort.barcodes import SAMPLE_LENGTH, is_barcode
 from bulkprobe.cohort.flow import Flow
-from bulkprobe.cohort.genes import BROKEN_GZIP, GZIP_MAGIC, open_maybe_gzip, truncated
+from bulkprobe.cohort.genes import BROKEN_GZIP, GZIP_MAGIC, lines_of, open_maybe_gzip, truncated
 from bulkprobe.cohort.legible import legible
 from bulkprobe.cohort.schema import HOTSPOTS, CohortRules, nearest
 from bulkprobe.errors import UserError, some
@@ -75,7 +75,7 @@ def maf_header(path: Path) -> tuple[int, list[str]]:
     """Return the number of comment lines before the header, and the column names."""
     comments = 0
     with legible(path), open_maybe_gzip(path) as handle:
-        for line in handle:
+        for line in lines_of(handle, path):
             if line.startswith(b"#"):
                 comments += 1
             else:

@@ -9,49 +9,62 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 
 from bulkprobe.cohort.genes import BROKEN_GZIP, open_maybe_gzip, truncated
 from bulkprobe.errors import UserError
+from bulkprobe.foreign import flat, refuse_wide_table, refusing
+
+MOST_TABLE_BYTES = 1 << 28  # unpacked, of a text table that is read as a whole
 
 
 @contextmanager
 def legible(path: Path) -> Iterator[None]:
     """Turn what readers raise over a broken file into `UserError`; a failing disk stays an `OSError`."""
-    try:
-        yield
-    except pa.ArrowInvalid as error:
-        kind = "a Parquet file" if path.suffix == ".parquet" else "a table"
-        raise UserError(f"{path.name} is not {kind} ({_flat(error)}): fetch or export it again") from error
-    except pd.errors.EmptyDataError as error:
-        raise UserError(f"{path.name} is an empty table: expected a header line and rows; check the export") from error
-    except pd.errors.ParserError as error:
-        raise UserError(f"{path.name} is ragged or cut off ({_flat(error)}): fetch or export it again") from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path.name} is not text in UTF-8 (byte {error.object[error.start]:#04x}): export it again as UTF-8"
-        ) from error
-    except BROKEN_GZIP as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise truncated(path, error) from error
+    kind = "a Parquet file" if path.suffix == ".parquet" else "a table"
+    with refusing(f"{path.name} cannot be read as {kind}", "fetch or export it again"):
+        try:
+            yield
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{path.name} is not {kind} ({flat(error)}): fetch or export it again") from error
+        except pd.errors.EmptyDataError as error:
+            raise UserError(
+                f"{path.name} is an empty table: expected a header line and rows; check the export"
+            ) from error
+        except pd.errors.ParserError as error:
+            raise UserError(f"{path.name} is ragged or cut off ({flat(error)}): fetch or export it again") from error
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path.name} is not text in UTF-8 (byte {error.object[error.start]:#04x}): export it again as UTF-8"
+            ) from error
+        except BROKEN_GZIP as error:
+            if path.suffix == ".parquet" or (isinstance(error, OSError) and error.errno is not None):
+                raise
+            raise truncated(path, error) from error
 
 
 @contextmanager
 def legible_anndata(path: Path) -> Iterator[None]:
     """Turn what h5py and zarr raise over a broken file into `UserError`; a failing disk stays an `OSError`."""
-    try:
+    advice = "it is cut off, damaged or something else, write or fetch it again"
+    with refusing(f"{path.name} cannot be read as AnnData", advice):
         yield
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise UserError(
-            f"{path.name} cannot be read as AnnData ({_flat(error)}): it is cut off, damaged or something else, write "
-            "or fetch it again"
-        ) from error
 
 
-def _flat(error: Exception) -> str:
-    return " ".join(str(error).split())[:120].rstrip(". ")
+def content_of(path: Path) -> bytes:
+    """Return a small table's bytes, unpacked. Errors: `UserError` for a broken file and for more than a table has."""
+    with legible(path), open_maybe_gzip(path) as handle:
+        content = handle.read(MOST_TABLE_BYTES + 1)
+    if len(content) > MOST_TABLE_BYTES:
+        raise UserError(f"{path.name} has more than {MOST_TABLE_BYTES:,} bytes of text: that is no table of samples")
+    return content
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet table as a whole. Errors: `UserError` for a broken file and for more cells than memory holds."""
+    with legible(path):
+        refuse_wide_table(path)
+        return pa.parquet.read_table(path, columns=columns)
 
 
 def read_text_table(path: Path, sep: str, columns: list[str] | None = None) -> pd.DataFrame:
@@ -59,8 +72,8 @@ def read_text_table(path: Path, sep: str, columns: list[str] | None = None) -> p
 
     Errors: `UserError` for a broken, ragged or empty file, and for one whose last line was cut.
     """
-    with legible(path), open_maybe_gzip(path) as handle:
-        content = handle.read()
+    content = content_of(path)
+    with legible(path):
         table = pd.read_csv(
             io.BytesIO(content),
             sep=sep,

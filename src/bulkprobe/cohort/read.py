@@ -29,6 +29,7 @@ from bulkprobe.cohort.schema import (
     Kind,
 )
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import refuse_wide_table, refusing
 
 _ARROW = {"text": pa.string(), "float": pa.float64(), "bool": pa.bool_()}
 
@@ -68,10 +69,9 @@ def write_columns(table: pd.DataFrame, columns: Mapping[str, Kind], path: Path) 
 
 def read_columns(path: Path, columns: Mapping[str, Kind]) -> pd.DataFrame:
     """Read a table of a cohort folder. Errors: `UserError` for missing or additional columns, or other types."""
-    try:
+    with refusing(f"{path.name}: not a Parquet file", "build the cohort again"):
+        refuse_wide_table(path)
         table = pyarrow.parquet.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path.name}: not a Parquet file ({error}); build the cohort again") from error
     if table.column_names != list(columns):
         raise UserError(
             f"{path.name}: columns {some(table.column_names, 20)}; expected {some(columns, 20)} in this order; "
@@ -129,12 +129,9 @@ def input_hash(folder: Path) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of a cohort folder. Errors: `UserError` for anything else."""
     try:
-        content = files.read_json(path)
+        return files.read_json(path)
     except ValueError as error:
         raise UserError(f"{path.name}: not JSON ({error}); build the cohort again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path.name}: holds no mapping; build the cohort again")
-    return content
 
 
 def _refuse_lost_shards(expression: Path) -> None:
@@ -145,8 +142,9 @@ def _refuse_lost_shards(expression: Path) -> None:
         meta = _read_json(array / "zarr.json")
         if meta.get("node_type") != "array":
             continue
-        shape, shard = meta["shape"], meta["chunk_grid"]["configuration"]["chunk_shape"]
-        expected = math.prod(-(-length // step) for length, step in zip(shape, shard, strict=True))
+        with refusing(f"{expression.name}: {array.name}/zarr.json is damaged", "build the cohort again"):
+            shape, shard = meta["shape"], meta["chunk_grid"]["configuration"]["chunk_shape"]
+            expected = math.prod(-(-length // step) for length, step in zip(shape, shard, strict=True))
         found = sum(path.is_file() and path.stat().st_size > 0 for path in (array / "c").glob("*/*"))
         if found < expected:
             raise UserError(

@@ -29,6 +29,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_folder
+from bulkprobe.foreign import refuse_foreign_array, refuse_foreign_arrays, refusing
 
 Floats = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
@@ -319,7 +320,8 @@ class ExpressionStore(Expression):
             apart: npt.NDArray[np.bool_] = (np.diff(rows // chunk) > 1) | (np.diff(rows // shard) > 0)
             return apart
 
-        return gather(numbers, array.shape[1], cut, lambda low, high: array[low:high])
+        with refusing(f"{self.path.name}: {layer} is damaged", "build the cohort again"):
+            return gather(numbers, array.shape[1], cut, lambda low, high: array[low:high])
 
 
 def gather(
@@ -352,9 +354,15 @@ def open_expression(path: Path) -> ExpressionStore:
         path = path / FOLDER
     if not (path / "zarr.json").is_file():
         raise UserError(f"there is no expression store at {path}: build the cohort first (`bulkprobe cohort`)")
-    group: Any = zarr.open_group(str(path), mode="r")
+    with refusing(f"{path.name} is a damaged expression store", "build the cohort again"):
+        return _opened(path, zarr.open_group(str(path), mode="r"))
+
+
+def _opened(path: Path, group: Any) -> ExpressionStore:
     if group.attrs.get("encoding-type") != "anndata" or not {"X", "obs", "var", "uns"} <= set(group):
         raise UserError(f"{path.name} is not an expression store: expected AnnData with X, obs, var and uns")
+    for name in ("obs", "var", "uns"):
+        refuse_foreign_arrays(group[name], f"{path.name}: {name}")
     uns = {name: np.asarray(array[()]).item() for name, array in group["uns"].arrays()}
     if "scale" not in uns:
         raise UserError(f"{path.name} does not say its scale: expected uns['scale']")
@@ -370,6 +378,12 @@ def open_expression(path: Path) -> ExpressionStore:
     samples = group["obs"][group["obs"].attrs["_index"]][:]
     layers = sorted(group["layers"].array_keys()) if "layers" in group else []
     for name in ("X", *(f"layers/{layer}" for layer in layers)):
+        refuse_foreign_array(group[name], f"{path.name}: {name}")
+        if group[name].shape != (len(samples), len(var)):
+            raise UserError(
+                f"{path.name}: {name} has the shape {group[name].shape}, obs and var have {(len(samples), len(var))}: "
+                "build the cohort again"
+            )
         # Zarr would read what is missing or empty, as a power cut leaves it, as zeros.
         held = sum(file.is_file() and file.stat().st_size > 0 for file in (path / name / "c").glob("*/*"))
         if held < -(-len(samples) // (group[name].shards or group[name].chunks)[0]):

@@ -7,16 +7,15 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import openpyxl
 import pandas as pd
-from openpyxl.utils.exceptions import InvalidFileException
 
 from bulkprobe.cohort.flow import Flow
 from bulkprobe.cohort.schema import ENDPOINTS, TIME_UNITS, CohortRules
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import refuse_zip_bomb, refusing
 
 CDR_SHEET = "TCGA-CDR"
 CDR_COLUMNS = {
@@ -77,10 +76,13 @@ def read_cdr(path: Path) -> pd.DataFrame:
 
     Errors: `UserError` for a missing sheet or column, or a patient that occurs twice.
     """
-    try:
+    with refusing(f"{path.name} is not an Excel workbook", "fetch the official file again"):
+        refuse_zip_bomb(path)
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (BadZipFile, InvalidFileException, KeyError, EOFError) as error:
-        raise UserError(f"{path.name} is not an Excel workbook ({error}): fetch the official file again") from error
+        return _read_cdr(path, book)
+
+
+def _read_cdr(path: Path, book: openpyxl.Workbook) -> pd.DataFrame:
     try:
         if CDR_SHEET not in book.sheetnames:
             raise UserError(

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
-from bulkprobe.cohort.genes import BROKEN_GZIP, open_maybe_gzip, repeated, truncated
+from bulkprobe.cohort.genes import BROKEN_GZIP, line_of, open_maybe_gzip, repeated, truncated
 from bulkprobe.errors import UserError, some
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ def read_header(path: Path, delimiter: str, *, what: str = "sample", unique: boo
     path = Path(path)
     with open_maybe_gzip(path) as handle:
         try:
-            first, second = handle.readline(), handle.readline()
+            first, second = line_of(handle, path), line_of(handle, path)
         except BROKEN_GZIP as error:
             raise truncated(path, error) from error
     if not first.strip():
@@ -150,7 +150,7 @@ def _to_array(table: pa.Table) -> Floats:
 def _whole_lines(path: Path, block_bytes: int) -> Iterator[bytes]:
     """Yield the text below the header in blocks of whole lines, the next block being read meanwhile."""
     with open_maybe_gzip(path) as handle, ThreadPoolExecutor(1) as reader:
-        take: Callable[[], bytes] = lambda: _read_lines(handle, block_bytes)  # noqa: E731
+        take: Callable[[], bytes] = lambda: _read_lines(handle, path, block_bytes)  # noqa: E731
         try:
             handle.readline()
             ahead = reader.submit(take)
@@ -161,10 +161,10 @@ def _whole_lines(path: Path, block_bytes: int) -> Iterator[bytes]:
             raise truncated(path, error) from error
 
 
-def _read_lines(handle: IO[bytes], size: int) -> bytes:
+def _read_lines(handle: IO[bytes], path: Path, size: int) -> bytes:
     text = handle.read(size)
     if text and not text.endswith(b"\n"):
-        text += handle.readline()
+        text += line_of(handle, path)
     return text
 
 

@@ -12,7 +12,6 @@ on the number of loader processes. Ours hang on `draw_seed`, the sample's id and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,8 @@ from bulkprobe.encoders.base import (
     whole_number,
 )
 from bulkprobe.errors import UserError
-from bulkprobe.nn.files import existing, one_line, read_torch, tensors_of
+from bulkprobe.files import read_json as read_object
+from bulkprobe.nn.files import existing, read_torch, tensors_of
 from bulkprobe.nn.pooling import pool
 from bulkprobe.nn.rename import load_strict, parameters_of, rename, unfilled_table
 from bulkprobe.nn.samples import Sample, Samples, Tokens
@@ -50,13 +50,7 @@ SPECIALS = ("<pad>", "<cls>", "<eoc>")  # a vocabulary that lacks one gets it at
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read one of a release's JSON objects."""
-    try:
-        content = json.loads(existing(path).read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise UserError(f"{path} is no JSON file: {one_line(problem)}; fetch it again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object: give the released file")
-    return content
+    return read_object(existing(path))
 
 
 @dataclass(frozen=True)

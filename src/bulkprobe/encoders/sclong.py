@@ -35,7 +35,7 @@ from bulkprobe.encoders.base import (
     resolve_options,
 )
 from bulkprobe.errors import UserError, some
-from bulkprobe.nn.files import PLAIN, TENSORS, existing, read_pickle, read_torch, tensors_of
+from bulkprobe.nn.files import PLAIN, TENSORS, existing, is_whole, read_pickle, read_torch, tensors_of
 from bulkprobe.nn.gene_graph import normalised, spread
 from bulkprobe.nn.performer import Performer
 from bulkprobe.nn.pooling import pool
@@ -111,7 +111,7 @@ class Config:
 def read_vocabulary(folder: Path) -> list[str]:
     """Return the Ensembl ids of the positions; the last position, padding, has none."""
     path = existing(folder / GENES)
-    genes = path.read_text(encoding="utf-8").split()
+    genes = path.read_text(encoding="utf-8", errors="replace").split()
     if len(set(genes)) != len(genes):
         raise UserError(f"{path} lists a gene twice: expected one Ensembl id a line, as released")
     return genes
@@ -250,7 +250,9 @@ def load(folder: Path) -> tuple[Config, ScLong]:
         raise UserError(f"{path} holds no settings: expected the constructor's arguments as released")
     config = Config.of(settings, path)
     edges, weights = settings.get("G_go"), settings.get("G_go_weight")
-    if not (isinstance(edges, Tensor) and isinstance(weights, Tensor) and edges.shape == (2, len(weights))):
+    if not (isinstance(edges, Tensor) and isinstance(weights, Tensor) and is_whole(edges) and is_whole(weights)) or (
+        weights.ndim != 1 or edges.shape != (2, len(weights))
+    ):
         raise UserError(f"{path} has no gene graph G_go (2, n) and G_go_weight (n,): expected the settings as released")
     if len(weights) and not 0 <= int(edges.min()) <= int(edges.max()) < config.positions:
         raise UserError(f"{path}: the gene graph names positions outside 0 to {config.positions - 1}")

@@ -10,20 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from bulkprobe.errors import UserError
+from bulkprobe.errors import UserError, some
 
-# What a pickle may name: containers and numbers, and how numpy and torch write theirs.
+# What a pickle may name: containers and numbers, and how numpy and torch write theirs. What stands for numpy's names
+# here is ours: numpy's own take memory for any shape, and believe what a pickle says of how a type lies in memory.
 PLAIN = frozenset({("collections", "OrderedDict"), ("builtins", "set"), ("builtins", "frozenset")})
 NUMPY = frozenset(
     {
         ("numpy", "dtype"),
-        ("numpy", "ndarray"),
         ("numpy.core.multiarray", "scalar"),
         ("numpy._core.multiarray", "scalar"),
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
         ("_codecs", "encode"),
     }
 )
@@ -40,25 +39,46 @@ class _AllowList(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._allowed:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a vocabulary has no need of")
-        if (module, name) == ("torch.storage", "_load_from_bytes"):
-            return _storage
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        return super().find_class(module, name)
+        return OURS.get(name) or super().find_class(module, name)
+
+
+class _Kind:
+    """The type of a number, as a pickle names it: f8, i4, … in the machine's order of bytes."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        self.dtype = np.dtype({"f2": "f2", "f4": "f4", "f8": "f8", "i4": "i4", "i8": "i8", "b1": "b1"}[code])
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        if state[1] not in ("<", "|", "="):
+            raise ValueError(f"numbers in the order {state[1]!r} of bytes")
+
+
+def _scalar(kind: _Kind, content: bytes) -> Any:
+    (number,) = np.frombuffer(content, kind.dtype)
+    return number
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":  # how protocols before 3 write bytes
+        raise ValueError(f"bytes written as {encoding!r}")
+    return text.encode(encoding)
 
 
 def _storage(content: bytes) -> Any:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
+OURS = {"dtype": _Kind, "scalar": _scalar, "encode": _encode, "_load_from_bytes": _storage, "OrderedDict": OrderedDict}
+
+
 def read_pickle(path: Path, allowed: frozenset[tuple[str, str]] = PLAIN | NUMPY) -> Any:
     """Read a pickled dictionary or list through an allow-list; UserError where it asks for anything else."""
     path = existing(path)
-    with path.open("rb") as handle:
-        try:
-            return _AllowList(handle, allowed).load()
-        except Exception as problem:  # noqa: BLE001 - damaged or hostile bytes can raise anything
-            raise UserError(f"{path} is not a pickle that may be read: {one_line(problem)}; fetch it again") from None
+    content = io.BytesIO(path.read_bytes())  # a file object would take memory for any length that a pickle names
+    try:
+        return _AllowList(content, allowed).load()
+    except Exception as problem:  # noqa: BLE001 - damaged or hostile bytes can raise anything
+        raise UserError(f"{path} is not a pickle that may be read: {one_line(problem)}; fetch it again") from None
 
 
 def read_torch(path: Path) -> Any:
@@ -80,7 +100,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     path = existing(path)
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as problem:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as problem:
         raise UserError(f"{path} is no safetensors file: {one_line(problem)}; fetch it again") from None
 
 
@@ -92,7 +112,16 @@ def tensors_of(content: Any, path: Path, *place: str) -> dict[str, torch.Tensor]
         content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise UserError(f"{path}: {'/'.join(place) or 'its content'} is no table of tensors as the release has it")
+    if spread := [str(name) for name, value in content.items() if not (isinstance(name, str) and is_whole(value))]:
+        raise UserError(f"{path} has tensors that are not stored number by number: {some(spread)}; fetch it again")
     return dict(content)
+
+
+def is_whole(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has every one of its numbers in the file; views can claim any shape over a single one."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def existing(path: Path) -> Path:

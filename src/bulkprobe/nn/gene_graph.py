@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bulkprobe.errors import UserError
-from bulkprobe.nn.files import read_torch
+from bulkprobe.nn.files import is_whole, read_torch
 
 
 def read_edges(index_path: Path, weight_path: Path, n_genes: int) -> tuple[Tensor, Tensor]:
@@ -20,6 +20,8 @@ def read_edges(index_path: Path, weight_path: Path, n_genes: int) -> tuple[Tenso
     if not isinstance(weights, Tensor) or weights.shape != index.shape[1:]:
         have = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
         raise UserError(f"{weight_path} is {have}, but {index_path.name} has {index.shape[1]} edges: one weight each")
+    if not is_whole(index) or not is_whole(weights):
+        raise UserError(f"{index_path} or {weight_path.name} claims more edges than it has: fetch it again")
     if index.numel() and not (0 <= int(index.min()) and int(index.max()) < n_genes):
         raise UserError(
             f"{index_path} names gene {int(index.max())} where the vocabulary has {n_genes} genes: graph and "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_path
+from bulkprobe.foreign import refuse_zip_bomb, refusing
 from bulkprobe.probes.arrays import Floats
 from bulkprobe.probes.cox import Ties, solve_cox
 from bulkprobe.probes.cox_elastic_net import fit_cox_elastic_net
@@ -140,37 +142,57 @@ def save_probe(path: Path, probes: Sequence[Probe]) -> None:
 def load_probe(path: Path) -> list[Probe]:
     """Read the probes of a file; UserError if it is none of ours or of another format."""
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            content = {name: archive[name] for name in archive.files}
+    if not path.is_file():
+        raise UserError(f"There is no probe file {path}; save one with `bulkprobe probe … --save`")
+    with refusing(f"{path} is no readable probe file", "save it again with `bulkprobe probe … --save`"):
+        content = dict(_arrays(path))
         head = json.loads(content["head"].tobytes())
         if head["format"] != FORMAT:
             raise UserError(f"{path} has format {head['format']!r}, expected {FORMAT!r}; save the probe again")
         return [_probe(number, entry, content) for number, entry in enumerate(head["probes"])]
-    except FileNotFoundError:
-        raise UserError(f"There is no probe file {path}; save one with `bulkprobe probe … --save`") from None
-    except (BadZipFile, KeyError, ValueError, TypeError, AttributeError, EOFError) as broken:
-        raise UserError(
-            f"{path} is no readable probe file ({type(broken).__name__}); save it again with `bulkprobe probe … --save`"
-        ) from broken
+
+
+def _arrays(path: Path) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Yield the arrays of an .npz file; ValueError where a header promises other bytes than its member has.
+
+    NumPy takes memory for what a header says before it looks for the bytes.
+    """
+    refuse_zip_bomb(path)
+    with ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as handle:
+                version = np.lib.format.read_magic(handle)
+                if version != (1, 0):
+                    raise ValueError(f"{member.filename} has version {version} of the format")
+                shape, by_columns, dtype = np.lib.format.read_array_header_1_0(handle)
+                data = handle.read()
+                if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) or min(shape, default=0) < 0:
+                    raise ValueError(f"{member.filename} has {len(data)} bytes for {shape} of {dtype}")
+                array = np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C")
+            yield member.filename.removesuffix(".npy"), array
 
 
 def _probe(number: int, head: Mapping[str, Any], content: Mapping[str, npt.NDArray[Any]]) -> Probe:
-    fitted = FittedTransform(
-        int(head["width"]),
-        content[f"{number}.kept"],
-        content[f"{number}.mean"],
-        content[f"{number}.sd"],
-        content.get(f"{number}.axes"),
-        float(head["factor"]),
-    )
+    coef, kept, axes = content[f"{number}.coef"], content[f"{number}.kept"], content.get(f"{number}.axes")
+    mean, sd, width = content[f"{number}.mean"], content[f"{number}.sd"], int(head["width"])
+    features = kept.shape if axes is None else axes.shape[1:]
+    fitting = kept.ndim == 1 and mean.shape == sd.shape == kept.shape == (kept if axes is None else axes[:, 0]).shape
+    if not fitting or coef.shape != features or kept.dtype.kind not in "iu":
+        raise ValueError("its arrays do not fit each other")
+    if len(kept) and not 0 <= int(kept.min()) <= int(kept.max()) < width:
+        raise ValueError(f"it names features outside a width of {width}")
+    if not all(array.dtype.kind == "f" for array in (coef, mean, sd)):
+        raise ValueError("its numbers are of another type")
+    if not isinstance(head["label"], str) or head["task"] not in ("mutation", "survival"):
+        raise ValueError("it does not say what it predicts")
+    fitted = FittedTransform(width, kept, mean, sd, axes, float(head["factor"]))
     return Probe(
         head["task"],
         head["label"],
         float(head["penalty"]),
         int(head["n"]),
         fitted,
-        content[f"{number}.coef"],
+        coef,
         float(head["intercept"]),
         head["encoder"],
     )

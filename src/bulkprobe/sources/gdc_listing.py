@@ -14,6 +14,7 @@ from bulkprobe.sources.client import Client, Interrupted, Refused
 from bulkprobe.sources.schema import STAR_COLUMNS
 
 GDC_API = "https://api.gdc.cancer.gov"
+MOST_BYTES = 1 << 28  # of a counts file, which has 4 MB
 PAGE_FILES = 1000  # files asked for per page of the listing
 PROJECTS = tuple(
     f"TCGA-{code}"
@@ -36,6 +37,7 @@ FIELDS = (
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Names become paths and fields of a table: no separators, no leading dot.
 _FILE_NAME = re.compile(r"\w[\w.+-]*")
+_SIZE = re.compile(r"[0-9]{1,15}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -59,8 +61,9 @@ class StarFile:
 
     @property
     def usable(self) -> bool:
-        """Whether id, name and md5 have the form that paths and checks rely on."""
-        return bool(UUID.fullmatch(self.file_id) and _FILE_NAME.fullmatch(self.file_name) and _MD5.fullmatch(self.md5))
+        """Whether id, name, md5 and size have the form that paths, checks and memory rely on."""
+        named = UUID.fullmatch(self.file_id) and _FILE_NAME.fullmatch(self.file_name)
+        return bool(named and _MD5.fullmatch(self.md5) and 0 <= self.size <= MOST_BYTES)
 
 
 def project_ids(projects: Sequence[str] | None) -> tuple[str, ...]:
@@ -117,8 +120,9 @@ def manifest_text(rows: Iterable[StarFile]) -> str:
 
 def read_manifest(path: Path) -> list[StarFile]:
     """Read `gdc_star/manifest.tsv`; a damaged one is a UserError."""
-    header, *lines = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines()] or [[]]
-    if tuple(header) == STAR_COLUMNS and all(len(x) == len(header) and x[3].isdecimal() for x in lines):
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    header, *lines = [line.split("\t") for line in text.splitlines()] or [[]]
+    if tuple(header) == STAR_COLUMNS and all(len(x) == len(header) and _SIZE.fullmatch(x[3]) for x in lines):
         rows = [StarFile(x[0], x[1], x[2], int(x[3]), x[4], x[5], x[6], x[7]) for x in lines]
         if all(row.usable for row in rows):
             return rows
@@ -136,7 +140,7 @@ def _page(client: Client, url: str, question: dict[str, Any]) -> tuple[list[dict
         try:
             data = json.loads(body)["data"]
             return list(data["hits"]), int(data["pagination"]["total"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Interrupted("the answer is not a listing") from error
 
     try:
@@ -161,11 +165,15 @@ def _row(hit: dict[str, Any]) -> StarFile:
             project=case["project"]["project_id"],
             sample_type=sample["sample_type"],
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        identifier = hit.get("file_id") if isinstance(hit, dict) else hit
         raise UserError(
-            f"The GDC's entry of file {hit.get('file_id')} lacks what the manifest needs "
-            f"({type(error).__name__}: {error}): its API has changed, report this."
+            f"The GDC's entry of file {str(identifier)[:60]} lacks what the manifest needs "
+            f"({type(error).__name__}: {str(error)[:200]}): its API has changed, report this."
         ) from error
-    if not row.usable:
-        raise UserError(f"The GDC's entry {row.file_id!r} named {row.file_name!r} cannot be a file here: report this.")
+    texts = (row.file_id, row.file_name, row.md5, row.sample_barcode, row.project, row.sample_type)
+    whole = all(isinstance(text, str) and text.isprintable() for text in texts)  # fields of a table: no tabs, no lines
+    if not whole or not row.aliquot_barcode.isprintable() or not row.usable:
+        named = f"{str(row.file_id)[:60]!r} named {str(row.file_name)[:100]!r}"
+        raise UserError(f"The GDC's entry {named} cannot be a file here: report this.")
     return row

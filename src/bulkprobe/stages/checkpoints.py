@@ -12,6 +12,7 @@ from typing import Any
 from bulkprobe.encoders.base import Card, Release
 from bulkprobe.errors import UserError
 from bulkprobe.files import file_hash, read_json, write_json
+from bulkprobe.foreign import plain_name
 
 RECORD = "release.json"
 UNTRAINED = "untrained"
@@ -106,8 +107,11 @@ def recorded(folder: Path) -> Checkpoint | str | None:
         return str(record["absent"])
     if record.get("release") is None:
         return None
+    flags = [record.get(key) for key in ("untrained", "twin", "verified")]
+    if not plain_name(record["release"]) or not all(flag in (True, False, None) for flag in flags):
+        raise UserError(f"{folder / RECORD} is damaged: run `dvc repro -f weights@{folder.name}`")
     place = folder / str(record["release"])
-    if folder_hash(hashes_of(place)) != record["sha256"]:
+    if folder_hash(hashes_of(place)) != record.get("sha256"):
         raise UserError(
             f"the files in {place} have changed since they were checked: fetch them again "
             f"(`dvc repro -f weights@{folder.name}`)"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from bulkprobe.errors import UserError
+from bulkprobe.errors import UserError, printable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -56,7 +56,7 @@ def run_stage(main: Callable[[], str]) -> None:
     except (UserError, OSError) as problem:  # a full disk or a missing file is no bug of ours
         if os.environ.get("BULKPROBE_DEBUG"):
             raise
-        sys.exit(f"error: {problem}")
+        sys.exit(f"error: {printable(str(problem))}")
 
 
 def encoder_argument() -> str:

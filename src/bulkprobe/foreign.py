@@ -1,0 +1,158 @@
+"""Bytes from elsewhere: what libraries say to damaged ones, and how much memory a file may ask for.
+
+A header may declare any size, and a few packed bytes may unpack to anything. What is read as a whole is therefore
+measured against the file before memory is taken: small things may be packed as they like, larger ones must have some
+bytes behind them.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bulkprobe.errors import Damaged, UserError
+
+SMALL_BYTES = 1 << 26  # what any file may unpack to
+MOST_PACKED = 2_000  # times that more may be packed; deflate reaches 1,032
+MOST_CHUNK_BYTES = 1 << 30  # of a chunk of an array, which is unpacked as a whole
+MOST_NODES = 100_000  # values in a YAML file, those behind an alias counted as often as they are named
+MOST_CELLS = 100_000_000  # of a Parquet table: a few bytes can say a hundred million times the same
+# What file systems say to damaged bytes (a place or a size that cannot be); other numbers mean a failing disk.
+_DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW, errno.ERANGE)
+
+
+@contextmanager
+def refusing(what: str, advice: str) -> Iterator[None]:
+    """Turn what a library raises over the bytes of a file into a UserError: `<what> (<reason>): <advice>`.
+
+    A failing disk stays an OSError, and too little memory a MemoryError.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as problem:
+        if isinstance(problem, OSError) and problem.errno not in _DAMAGE:
+            raise
+        raise Damaged(f"{what} ({flat(problem)}): {advice}") from problem
+
+
+def flat(problem: BaseException, longest: int = 160) -> str:
+    """Return the beginning of a message, on one line."""
+    return " ".join(str(problem).split())[:longest].rstrip(". ") or type(problem).__name__
+
+
+def refuse_bomb(what: str, declared: int, stored: int) -> None:
+    """Refuse what would unpack to far more bytes than it is stored in."""
+    if declared > SMALL_BYTES + MOST_PACKED * stored:
+        raise Damaged(
+            f"{what} claims {declared:,} bytes and holds {stored:,}: it is damaged or made to fill the memory, write "
+            "or fetch it again"
+        )
+
+
+def plain_name(name: object) -> bool:
+    """Whether a text can be the name of a file in a folder, and of no other one."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def load_yaml(text: str) -> Any:
+    """Read YAML; Damaged where it is none, is nested too deeply or unfolds to far more than stands there."""
+    try:
+        content = yaml.safe_load(text)
+        _count(content, {})
+    except RecursionError:
+        raise Damaged("it is nested too deeply; write it flat") from None
+    # Dates that do not exist and numbers of thousands of digits are ValueErrors.
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError, AttributeError) as problem:
+        raise Damaged(flat(problem, 300)) from None
+    return content
+
+
+def _count(value: Any, known: dict[int, int]) -> int:
+    """Count the values below one, aliases as often as they stand there; refuse more than anybody writes."""
+    if not isinstance(value, dict | list | tuple | set):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST_NODES  # until it is known: a value inside itself
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
+        known[id(value)] = 1 + sum(_count(part, known) for part in parts)
+    if known[id(value)] > MOST_NODES:
+        raise Damaged(f"its aliases unfold to more than {MOST_NODES:,} values; write them out")
+    return known[id(value)]
+
+
+def refuse_zip_bomb(path: Path) -> None:
+    """Refuse a zip archive whose members unpack to far more than the file has."""
+    with zipfile.ZipFile(path) as archive:
+        refuse_bomb(path.name, sum(member.file_size for member in archive.infolist()), os.path.getsize(path))
+
+
+def refuse_wide_table(path: Path) -> None:
+    """Refuse a Parquet table, to be read as a whole, of more cells than anybody's table of samples has."""
+    import pyarrow.parquet
+
+    found = pyarrow.parquet.read_metadata(path)
+    if found.num_rows * found.num_columns > MOST_CELLS:
+        raise Damaged(
+            f"{path.name} has {found.num_rows:,} rows and {found.num_columns:,} columns: at most {MOST_CELLS:,} cells "
+            "were expected, is it another table?"
+        )
+
+
+def refuse_foreign_arrays(node: Any, name: str) -> None:
+    """Check a group or array of HDF5 or Zarr, and all below it, before it is read as a whole.
+
+    Refused: links out of the file, values kept in other files, sizes that nothing stands behind, pickled objects.
+    """
+    seen: set[Any] = set()
+    waiting = [(node, name)]
+    while waiting:
+        here, place = waiting.pop()
+        identity = getattr(here, "id", None) or getattr(here, "path", place)
+        if identity in seen:
+            raise Damaged(f"{name}: {place} contains itself: write or fetch it again")
+        seen.add(identity)
+        if not hasattr(here, "shape"):
+            for key in here:
+                waiting.append((_child(here, key, f"{place}/{key}"), f"{place}/{key}"))
+            continue
+        refuse_foreign_array(here, place)
+        refuse_bomb(place, math.prod(here.shape) * here.dtype.itemsize, _stored(here))
+
+
+def refuse_foreign_array(array: Any, place: str) -> None:
+    """Check an array of HDF5 or Zarr that is read by blocks."""
+    if getattr(array, "external", None) or getattr(array, "is_virtual", False):
+        raise Damaged(f"{place} keeps its values in another file: write it again with a current anndata")
+    chunk = math.prod(array.chunks or (1,)) * array.dtype.itemsize
+    if chunk > MOST_CHUNK_BYTES:
+        raise Damaged(
+            f"{place} has chunks of {chunk:,} bytes, at most {MOST_CHUNK_BYTES:,} were expected: write it anew"
+        )
+    metadata = getattr(array, "metadata", None)
+    codecs = [*(getattr(metadata, "filters", None) or ()), getattr(metadata, "compressor", None)]
+    if any(getattr(codec, "codec_id", None) == "pickle" for codec in codecs):
+        raise Damaged(f"{place} holds pickled objects, which are never read: write it again with a current anndata")
+
+
+def _child(group: Any, key: str, place: str) -> Any:
+    if hasattr(group, "id"):  # HDF5
+        import h5py
+
+        if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+            raise Damaged(f"{place} is a link and no part of the file: write it again with a current anndata")
+    return group[key]
+
+
+def _stored(array: Any) -> int:
+    """Bytes behind an array."""
+    return int(array.id.get_storage_size() if hasattr(array, "id") else array.nbytes_stored())
