@@ -103,7 +103,7 @@ def test_scores_elsewhere() -> None:
         "survival KIRC/PFI: the cohort does not say PFI of any patient",
         "mutation KIRC/BAP1 on KIRC: AUROC 0.833 (5 patients, 2 mutated)",
         "mutation KIRC/BAP1 on KIRP: undefined, one class only (2 patients)",
-        "mutation KIRC/BAP1 on all types: AUROC 0.583 (7 patients, 4 mutated)",
+        "mutation KIRC/BAP1 on all types: AUROC 0.667 (7 patients, 4 mutated)",
     ]
     with pytest.raises(UserError, match="no patient of the store"):
         list(scores(tables[0].assign(sample_id="X"), other_cohort()))
@@ -115,7 +115,7 @@ def test_settings_in_place_of_params() -> None:
     assert changed.probe_survival.types == ["ACC"]
     assert changed.splits.n_splits == 4
     assert changed.probe_mutation == params.probe_mutation
-    with pytest.raises(UserError, match="--set: has the unknown key 'typs'; did you mean 'types'"):
+    with pytest.raises(UserError, match="has the unknown key 'typs'; did you mean 'types'"):
         with_settings(params, {"probe_survival.typs": ["ACC"]})
     with pytest.raises(UserError, match=r"--set: splits\.n_splits is 0"):
         with_settings(params, {"splits.n_splits": 0})

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bulkprobe import cli
-from cohort.real_counts import write_lab_files
+from real_counts import write_lab_files
 from workspace import inside
 
 TOP = Path(__file__).resolve().parents[1]
@@ -35,12 +35,12 @@ def test_readme_leads_to_a_c_index(
     shutil.copyfile(tmp_path / "lab.yaml", tmp_path / "ucs/lab.yaml")
 
     def run(command: str) -> str:
-        monkeypatch.setattr("sys.argv", shlex.split(command))
         with inside(tmp_path), pytest.raises(SystemExit) as ended:
+            monkeypatch.setattr("sys.argv", shlex.split(command))
             cli.main()
-        out = capsys.readouterr().out
-        assert ended.value.code == 0, (command, out, ended.value.code)
-        return out
+        said = capsys.readouterr()
+        assert ended.value.code == 0, (command, said.err, ended.value.code)
+        return said.out
 
     mine, others = blocks("console")
     for block, prepare in ((mine, None), (others, "bulkprobe cohort --files ucs/lab.yaml --output other")):

@@ -127,4 +127,4 @@ def _score(task: str, rows: pd.DataFrame) -> str:
         truth = rows.truth.to_numpy(bool)
         return f"AUROC {auroc(truth, score):.3f} ({len(rows)} patients, {int(truth.sum())} mutated)"
     except Undefined as reason:
-        return f"undefined, {reason.args[0]} ({len(rows)} patients)"
+        return f"undefined, {reason.reason} ({len(rows)} patients)"
