@@ -35,9 +35,10 @@ def test_readme_leads_to_a_c_index(
     shutil.copyfile(tmp_path / "lab.yaml", tmp_path / "ucs/lab.yaml")
 
     def run(command: str) -> str:
-        with inside(tmp_path), pytest.raises(SystemExit) as ended:
+        with inside(tmp_path):
             monkeypatch.setattr("sys.argv", shlex.split(command))
-            cli.main()
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
         said = capsys.readouterr()
         assert ended.value.code == 0, (command, said.err, ended.value.code)
         return said.out

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+
+from bulkprobe.cohort.expression_files import read_lab_expression
+from bulkprobe.cohort.inputs import open_input
+from bulkprobe.errors import UserError
 
 N, G, T = 5, 40, 90
 NAMES = [f"P{i}" for i in range(N)]
@@ -160,3 +166,14 @@ def gtf(path: Path) -> Path:
             lines.append(f"chr1\tHAVANA\ttranscript\t1\t{LENGTHS[i]}\t.\t+\t.\t{about}")
             lines.append(f"chr1\tHAVANA\texon\t1\t{LENGTHS[i]}\t.\t+\t.\t{about}")
     return put(path, lines)
+
+
+def values_of(path: Path, folder: Path, scale: str | None = None, **how: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    with open_input(path, scale, folder, **how) as given:
+        return given.read(), given.read("tpm") if "tpm" in given.layers else None
+
+
+def fails(path: Path, match: str, **how: Any) -> None:
+    with pytest.raises(UserError, match=match) as caught:
+        read_lab_expression([path], how.pop("scale", None), **how)
+    assert "\n" not in str(caught.value)
