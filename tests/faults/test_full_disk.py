@@ -13,7 +13,7 @@ from harness import BY_NAME, STAGES, Study, Trial, command, environment, is_part
 
 TRIALS = int(os.environ.get("BULKPROBE_FAULT_TRIALS", "10")) * 2 // 5
 # First those with writers of their own: text and spools, Zarr, torch, Zarr by shards.
-ORDER = ("embed", "weights", "cohort", "summary", *(stage.name for stage in STAGES))
+ORDER = ("embed", "weights", "cohort", "probe_mutation", *(stage.name for stage in STAGES))
 SEED = 20260422
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults0")]
 
@@ -72,8 +72,12 @@ def test_a_disk_that_is_really_full(study: Study, tmp_path: Path) -> None:
         cp -a data/embeddings/. kept/
         exit $status
     """
-    room = sum(path.stat().st_size for path in (copy.folder / "data/embeddings").rglob("*")) // 4096 + 20
-    done = run_mounted(script.replace("$ROOM", f"{4 * room}k"), copy)
+    pages = {
+        place: sum(-(-path.stat().st_size // 4096) for path in (study.folder / place).rglob("*"))
+        for place in ("data/embeddings/pca.zarr", copy.stage.outputs[0])
+    }
+    there, wanted = pages.values()
+    done = run_mounted(script.replace("$ROOM", f"{4 * (there + wanted // 2)}k"), copy)
     assert done.returncode == 1, done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: [Errno 28] No space left on device")
     assert "Traceback" not in done.stderr
@@ -84,7 +88,7 @@ def test_a_disk_that_is_really_full(study: Study, tmp_path: Path) -> None:
 
 
 @needs_mount
-@pytest.mark.parametrize(("name", "place"), [("embed", "data/embeddings"), ("summary", "metrics")])
+@pytest.mark.parametrize(("name", "place"), [("embed", "data/embeddings"), ("splits", "data")])
 def test_a_folder_that_may_not_be_written(name: str, place: str, study: Study, tmp_path: Path) -> None:
     copy = Trial(study, tmp_path / "copy", BY_NAME[name], old=True)
     script = f'mount --bind {place} {place}; mount -o remount,bind,ro {place}; "$@"'

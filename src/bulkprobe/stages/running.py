@@ -30,9 +30,8 @@ def stoppable() -> Iterator[None]:
             signal.signal(each, signal.SIG_DFL)
         raise Stopped(number)
 
-    caught = [
-        each for each in SIGNALS if signal.getsignal(each) not in (signal.SIG_IGN, None)
-    ]  # nohup, a shell's background
+    # What is ignored stays ignored, as under nohup.
+    caught = [each for each in SIGNALS if signal.getsignal(each) not in (signal.SIG_IGN, None)]
     before = {each: signal.signal(each, stop) for each in caught}
     try:
         yield
