@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 
-.PHONY: install repro test lint types bench lock clean
+.PHONY: install repro test lint types bench fuzz audit lock clean
 
 install: $(READY)
 
@@ -31,6 +31,14 @@ types: $(READY)
 
 bench: $(READY)
 	for file in benchmarks/*.py; do python $$file --quick || exit 1; done
+
+# Some thousand damaged files for each reader, other ones every time; `make test` runs a few that are always the same.
+EXAMPLES ?= 1000
+fuzz: $(READY)
+	BULKPROBE_FUZZ_EXAMPLES=$(EXAMPLES) python -m pytest -q -n auto -o faulthandler_timeout=600 tests/fuzz
+
+audit: $(READY)
+	python .ci/audit.py
 
 # Pin what pyproject.toml allows today. Hashes are left out on purpose: torch has one version and several builds.
 lock:

@@ -56,7 +56,7 @@ def encoders() -> None:
     from bulkprobe.stages.describe import describe_encoders
 
     for line in describe_encoders():
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 @app.command()
@@ -125,9 +125,9 @@ def check(
 
     if (source / "samples.parquet").exists():
         for finding in check_cohort(source):
-            typer.echo(f"{finding.level}: {finding.text}")
+            typer.echo(printable(f"{finding.level}: {finding.text}"))
     for line in describe_fit(source, scale):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 @app.command()
@@ -247,7 +247,7 @@ def diff(
     if output is not None:
         write_json(output, result)
     for line in lines(result, markdown):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 @app.command()
@@ -256,4 +256,4 @@ def verify() -> None:
     from bulkprobe.api import verify_results
 
     for line in verify_results():
-        typer.echo(line)
+        typer.echo(printable(line))

@@ -120,7 +120,9 @@ def test_a_view_cannot_claim_more_numbers_than_the_file_has(tmp_path: Path) -> N
     torch.save({"a": torch.ones(1).expand(1 << 21, 1 << 21)}, tmp_path / "m.pt")
     path = tmp_path / "m.pt"
     assert "number by number: a;" in str(outcome(lambda: tensors_of(read_torch(path), path), tmp_path))
-    torch.save({"a": torch.sparse_coo_tensor(torch.zeros(2, 1), torch.ones(1), (1 << 30,) * 2, check_invariants=True)}, path)
+    torch.save(
+        {"a": torch.sparse_coo_tensor(torch.zeros(2, 1), torch.ones(1), (1 << 30,) * 2, check_invariants=True)}, path
+    )
     assert "number by number: a;" in str(outcome(lambda: tensors_of(read_torch(path), path), tmp_path))
     torch.save({"a": torch.empty(1 << 30, 1 << 30, device="meta")}, path)
     assert "number by number: a;" in str(outcome(lambda: tensors_of(read_torch(path), path), tmp_path))
