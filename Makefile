@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 
-.PHONY: install repro test lint types bench docs notebook lock clean
+.PHONY: install repro test lint types bench docs notebook fuzz audit lock clean
 
 install: $(READY)
 
@@ -38,6 +38,14 @@ docs: $(READY)
 # Runs the example again and stores what it shows.
 notebook: $(READY)
 	python tests/notebook_runner.py docs/example.ipynb
+
+# Some thousand damaged files for each reader, other ones every time; `make test` runs a few that are always the same.
+EXAMPLES ?= 1000
+fuzz: $(READY)
+	BULKPROBE_FUZZ_EXAMPLES=$(EXAMPLES) python -m pytest -q -n auto -o faulthandler_timeout=600 tests/fuzz
+
+audit: $(READY)
+	python .ci/audit.py
 
 # Pin what pyproject.toml allows today. Hashes are left out on purpose: torch has one version and several builds.
 lock:

@@ -63,7 +63,7 @@ def encoders() -> None:
     from bulkprobe.stages.describe import describe_encoders
 
     for line in describe_encoders():
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 @app.command()
@@ -134,9 +134,9 @@ def check(
 
     if (source / "samples.parquet").exists():
         for finding in check_cohort(source):
-            typer.echo(f"{finding.level}: {finding.text}")
+            typer.echo(printable(f"{finding.level}: {finding.text}"))
     for line in describe_fit(source, scale, transcripts=transcripts, strand=strand):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 @app.command()
@@ -282,7 +282,7 @@ def diff(
     if output is not None:
         write_json(output, result)
     for line in lines(result, markdown):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 @app.command()
@@ -302,7 +302,7 @@ def verify(
     if output is not None:
         write_json(output, verdict.as_dict())
     for line in (*(() if quiet else verdict.checked), *verdict.findings):
-        typer.echo(str(line))
+        typer.echo(printable(str(line)))
     if not verdict.ok:
         sys.exit(verdict.summary())
     typer.echo(verdict.summary())

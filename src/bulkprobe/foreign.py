@@ -59,6 +59,11 @@ def refuse_bomb(what: str, declared: int, stored: int) -> None:
         )
 
 
+def in_markdown(text: str) -> str:
+    """Return a text for a Markdown document, in which HTML of names does nothing."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
 def plain_name(name: object) -> bool:
     """Whether a text can be the name of a file in a folder, and of no other one."""
     return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")

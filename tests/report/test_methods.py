@@ -11,6 +11,7 @@ import pytest
 
 from bulkprobe.encoders import MODELS as ENCODERS
 from bulkprobe.encoders import get_encoder
+from bulkprobe.foreign import in_markdown
 from bulkprobe.report import methods
 from bulkprobe.report.context import ReportContext
 from bulkprobe.report.methods import bibtex, citation, methods_text, references
@@ -233,3 +234,14 @@ def test_the_page_offers_both_for_copying(page: str, report: ReportContext) -> N
     shown = page[page.index('<pre id="bibtex"') :]
     assert shown.index("@inproceedings{kim2026,") < shown.index("</pre>")
     assert methods_text(report).count("\n\n") >= 7
+
+
+def test_names_of_encoders_do_nothing_in_markdown_and_cite_nothing(context: ReportContext) -> None:
+    hostile = "<img src=x onerror=alert(1)>[@nobody2020]@misc{x}"
+    cards = {hostile: next(iter(context.cards.values()))}
+    changed = dataclasses.replace(context, cards=cards)
+    written = in_markdown(methods_text(changed))
+    assert "&lt;img src=x" in written
+    assert "<" not in written
+    assert "nobody2020" not in bibtex(references(changed))
+    assert "@misc{x}" not in bibtex(references(changed))

@@ -251,6 +251,17 @@ stages:
 """
 
 
+def test_names_do_nothing_in_markdown() -> None:
+    hostile = "<script>alert(1)</script>|\n# x\x1b[2J"
+    before, after = revision("a"), revision("b")
+    changed = replace(after, params={**after.params, hostile: 1}, metrics={**after.metrics, hostile: metrics(0.1)})
+    told = said(compare_revisions(before, changed), markdown=True)
+    assert "&lt;script>alert(1)" in told
+    assert "<script" not in told
+    assert "\x1b" not in told
+    assert "\n# x" not in told
+
+
 def write(study: Copy, params: dict[str, Any], content: dict[str, Any], splits: str = "splits") -> None:
     """Write what a run would have made, and let DVC record it."""
     for path, text in (("params.yaml", yaml.safe_dump(params)), ("data/splits.parquet", splits)):

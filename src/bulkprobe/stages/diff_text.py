@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from bulkprobe.errors import printable
+from bulkprobe.foreign import in_markdown
 from bulkprobe.report.comparison import MEASURES
 from bulkprobe.report.tables import without_counts
 
@@ -46,7 +48,11 @@ def lines(result: Mapping[str, Any], markdown: bool = False) -> Iterator[str]:
 
 
 def _paragraph(text: str, markdown: bool, indent: str = "") -> list[str]:
-    return [text] if markdown else textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return (
+        [in_markdown(printable(text))]
+        if markdown
+        else textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    )
 
 
 def _plain(section: Section) -> Iterator[str]:
@@ -71,7 +77,11 @@ def _cut(text: str, limit: int) -> str:
 def _markdown(section: Section) -> Iterator[str]:
     yield ""
     for row in (section.head, ["---"] * len(section.head), *section.rows):
-        yield f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in row)} |"
+        yield f"| {' | '.join(_cell(str(cell)) for cell in row)} |"
+
+
+def _cell(text: str) -> str:
+    return in_markdown(printable(text)).replace("|", "&#124;")
 
 
 def _sections(result: Mapping[str, Any]) -> Iterator[Section]:

@@ -12,6 +12,7 @@ from bulkprobe import __version__
 from bulkprobe.cohort.read import Cohort, read_cohort
 from bulkprobe.encoders import get_encoder
 from bulkprobe.files import atomic_path, read_json, write_json
+from bulkprobe.foreign import in_markdown
 from bulkprobe.params import Params, load_params
 from bulkprobe.report.context import ReportContext
 from bulkprobe.report.exports import write_figures, write_tables
@@ -73,7 +74,10 @@ def main() -> str:
         aside.write_text(render(parts), encoding="utf-8")
     write_figures(paths.FIGURES, parts["drawings"])
     write_tables(paths.TABLES, parts)
-    for path, text in ((paths.METHODS, methods_text(context)), (paths.REFERENCES, bibtex(references(context)))):
+    for path, text in (
+        (paths.METHODS, in_markdown(methods_text(context))),
+        (paths.REFERENCES, bibtex(references(context))),
+    ):
         with atomic_path(path) as aside:
             aside.write_text(f"{text}\n", encoding="utf-8")
     return (
