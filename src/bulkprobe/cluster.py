@@ -81,6 +81,7 @@ def connect(plan: Plan) -> Iterator[Any]:
     distributed = _module("distributed")
     config = {
         "distributed.scheduler.allowed-failures": plan.retries,
+        "distributed.scheduler.unknown-task-duration": "10m",  # so that adaptive asks for a job each
         "distributed.scheduler.worker-saturation": 1.0,  # a task lies with no worker that is at another
         "distributed.comm.timeouts.connect": f"{CONNECT:g}s",
     }
@@ -115,8 +116,8 @@ def run_tasks(
     whichever worker is free. what: the name of a task in messages.
     """
     distributed = _module("distributed")
-    # One group of tasks with a name of its own: they wait at the scheduler for the next free worker, also one that joins
-    # later, instead of lying with the first.
+    # One group of tasks with a name of its own: they wait at the scheduler for the next free worker, also one that
+    # joins later, instead of lying with the first.
     group = f"{what}_{uuid.uuid4().hex}"
     futures = {
         client.submit(_attempt, work, task, key=(group, number), retries=retries): task
@@ -195,7 +196,11 @@ def slurm_cluster(plan: Plan) -> Any:
         python=extra.pop("python", sys.executable),
         job_extra_directives=[*gpus, *extra.pop("job_extra_directives", [])],
         job_script_prologue=[threads, source, *extra.pop("job_script_prologue", [])],
-        scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0", **extra.pop("scheduler_options", {})},
+        scheduler_options={
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",
+            **extra.pop("scheduler_options", {}),
+        },
         **extra,
     )
 

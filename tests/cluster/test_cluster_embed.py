@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,29 +204,38 @@ def once(path, start, vectors):  # in the workers too, which import this file
 embed_cluster.write_shard = once
 if __name__ == "__main__":
     embed_input(
-        "random_projection", Path("table.tsv"), Path("cut/random_projection.zarr"),
+        "random_projection", Path("table.tsv"), Path("OUTPUT"),
         options={"width": 7}, shard_size=4, cluster="local", workers=2,
     )
 """
 
 
-def test_ctrl_c_ends_the_workers_and_the_run_goes_on_later(place: Path, tmp_path: Path) -> None:
-    output, script = "cut/random_projection.zarr", tmp_path / "interrupted.py"
-    script.write_text(INTERRUPTED)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_ending_the_client_ends_the_workers_and_the_run_goes_on_later(
+    place: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    output, script = f"{how.name}/random_projection.zarr", tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED.replace("OUTPUT", output))
     with (tmp_path / "log.txt").open("wb") as log:
         run = subprocess.Popen(
             [sys.executable, str(script)], cwd=place, env=environment(), stdout=log, stderr=log, start_new_session=True
         )
         try:
             until(lambda: done(place, output) == 2)
-            os.killpg(run.pid, signal.SIGINT)  # a terminal sends it to the workers too
-            assert run.wait() == -signal.SIGINT
+            if how == signal.SIGINT:
+                os.killpg(run.pid, how)  # a terminal sends it to the workers too
+            else:
+                run.kill()
+            assert run.wait() == -how
             until(lambda: not _alive(run.pid))
         finally:
             if _alive(run.pid):
                 os.killpg(run.pid, signal.SIGKILL)
-    assert (tmp_path / "log.txt").read_text().count("Traceback") == 1  # the client's own
-    assert not list((place / "cut").glob(".bulkprobe-*"))
+    if how == signal.SIGINT:
+        assert (tmp_path / "log.txt").read_text().count("Traceback") == 1  # the client's own
+    for left in (place / how.name).glob(".bulkprobe-*"):
+        assert how == signal.SIGKILL
+        shutil.rmtree(left)
     assert embed(place, "random_projection", "none", output)
     assert_equal(place, "random_projection", output)
 
