@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -80,6 +81,8 @@ def connect(plan: Plan) -> Iterator[Any]:
     distributed = _module("distributed")
     config = {
         "distributed.scheduler.allowed-failures": plan.retries,
+        "distributed.scheduler.unknown-task-duration": "10m",  # so that adaptive asks for a job each
+        "distributed.scheduler.worker-saturation": 1.0,  # a task lies with no worker that is at another
         "distributed.comm.timeouts.connect": f"{CONNECT:g}s",
     }
     kept = {name: os.environ.get(name) for name in PINS}
@@ -113,7 +116,13 @@ def run_tasks(
     whichever worker is free. what: the name of a task in messages.
     """
     distributed = _module("distributed")
-    futures = {client.submit(_attempt, work, task, pure=False, retries=retries): task for task in tasks}
+    # One group of tasks with a name of its own: they wait at the scheduler for the next free worker, also one that
+    # joins later, instead of lying with the first.
+    group = f"{what}_{uuid.uuid4().hex}"
+    futures = {
+        client.submit(_attempt, work, task, key=(group, number), retries=retries): task
+        for number, task in enumerate(tasks)
+    }
     left = len(futures)
     try:
         for future in distributed.as_completed(list(futures)):
@@ -187,7 +196,11 @@ def slurm_cluster(plan: Plan) -> Any:
         python=extra.pop("python", sys.executable),
         job_extra_directives=[*gpus, *extra.pop("job_extra_directives", [])],
         job_script_prologue=[threads, source, *extra.pop("job_script_prologue", [])],
-        scheduler_options={"dashboard": False, "dashboard_address": ":0", **extra.pop("scheduler_options", {})},
+        scheduler_options={
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",
+            **extra.pop("scheduler_options", {}),
+        },
         **extra,
     )
 
@@ -212,7 +225,7 @@ def _local(plan: Plan) -> Any:
         threads_per_worker=1,
         processes=True,
         memory_limit=0,  # as without a cluster: the system's own limit holds
-        dashboard_address=None,
+        scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         preload=[DEAF],
         env={"OMP_NUM_THREADS": max(1, cores // plan.workers)},
     )

@@ -34,11 +34,10 @@ embed_cluster.write_shard = half
 GATED = """
 import time
 from bulkprobe.stages import embed_cluster
-
-inner = embed_cluster.write_shard
+from bulkprobe.store import write_shard
 
 def gated(path, start, vectors):
-    inner(path, start, vectors)
+    write_shard(path, start, vectors)
     while not (path.parent / "go").exists():
         time.sleep(0.02)
 
@@ -67,7 +66,8 @@ class Processes:
         """Start a scheduler that listens on a free port."""
         self.folder, self.workers = folder, list[subprocess.Popen[bytes]]()
         file = folder / "scheduler.json"
-        options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+        options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+        options += ["--scheduler-file", str(file), "--idle-timeout", f"{2 * PATIENCE:g}"]
         self.scheduler = self._start("scheduler", *options)
         until(lambda: file.is_file() and file.read_text().strip().endswith("}"))
         self.address = str(json.loads(file.read_text())["address"])
@@ -80,6 +80,19 @@ class Processes:
         found = self._start("worker", self.address, *options, "--local-directory", str(self.folder))
         self.workers.append(found)
         return found
+
+    def some(self) -> list[subprocess.Popen[bytes]]:
+        """The workers that are there, one at least."""
+        there = [worker for worker in self.workers if worker.poll() is None]
+        return there or [self.worker()]
+
+    def empty(self) -> None:
+        """Ask all workers to go, and wait until they have gone."""
+        there = [worker for worker in self.workers if worker.poll() is None]
+        for worker in there:
+            leave(worker)
+        for worker in there:
+            worker.wait()
 
     def end(self) -> None:
         """End all of them."""

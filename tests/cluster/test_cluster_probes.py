@@ -12,7 +12,7 @@ from bulkprobe import cli
 from bulkprobe.stages import shift
 from workspace import copy_workspace, inside, shared_workspace
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = pytest.mark.xdist_group("workspace")
 
 
 @pytest.fixture(name="made", scope="module")

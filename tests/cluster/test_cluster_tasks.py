@@ -57,6 +57,10 @@ def dies(task: str) -> int:
     return 0
 
 
+def job_surroundings(task: int) -> str:
+    return os.environ["OMP_NUM_THREADS"]
+
+
 def surroundings(task: int) -> tuple[str, str, bool]:
     return worker_name(), os.environ["OMP_NUM_THREADS"], signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
@@ -175,6 +179,42 @@ def test_the_job_that_slurm_gets() -> None:
     assert command.startswith(f"{sys.executable} -m distributed.cli.dask_worker tcp://")
     assert "--nthreads 1 " in command
     assert "--name dummy-name" in command
+
+
+SBATCH = """#!/bin/sh
+n=$(ls {folder} | wc -l)
+cp "$1" {folder}/job$n.sh
+setsid sh {folder}/job$n.sh >/dev/null 2>&1 &
+echo $! > {folder}/pid$n
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/sh
+echo "$1" >> {folder}/cancelled
+kill -TERM -- "-$1"
+"""
+
+
+def test_adaptive_jobs_are_asked_for_and_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through jobqueue to workers, with a stand-in for sbatch that runs the script."""
+    folder, commands = tmp_path / "jobs", tmp_path / "bin"
+    folder.mkdir()
+    commands.mkdir()
+    for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (commands / name).write_text(text.format(folder=folder))
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    here = {"scheduler_options": {"host": "127.0.0.1"}, "local_directory": str(tmp_path)}
+    asked = Slurm(cores=3, memory="1GB", extra=here)
+    with connect(Plan("slurm", workers=2, adaptive=True, slurm=asked)) as client:
+        assert not client.scheduler_info()["workers"]
+        found = dict(run_tasks(client, job_surroundings, [1, 2, 3, 4], 1, "task"))
+    assert set(found) == {1, 2, 3, 4}
+    assert set(found.values()) == {"3"}
+    started = {path.read_text().strip() for path in folder.glob("pid*")}
+    assert 1 <= len(started) <= 2
+    assert set((folder / "cancelled").read_text().split()) == started
 
 
 def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch) -> None:

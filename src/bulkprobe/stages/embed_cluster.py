@@ -145,6 +145,7 @@ def own_device(device: str) -> str:
     return pinned_device(device, worker_name(), torch.cuda.device_count())
 
 
+@lru_cache(maxsize=1)  # a worker that was started before an edit keeps what it runs
 def software() -> dict[str, str]:
     """Return what numbers depend on: versions of the numerical libraries, and a hash of this package's own source."""
     source, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
