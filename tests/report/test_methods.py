@@ -45,7 +45,7 @@ CHANGES: list[tuple[dict[str, Any], str, str]] = [
     ({"gene_sets.collection": "reactome"}, "[@milacic2024]", "modules planted"),
     ({"gene_sets.collection": "go"}, "[@ashburner2000]", "modules planted"),
     ({"gene_sets.collection": "mine.gmt"}, "the gene sets of mine.gmt", "modules planted"),
-    ({"biology.random_sets": 77}, "77 shufflings", "200 shufflings"),
+    ({"biology.random_sets": 77}, "77 shufflings", "100 shufflings"),
     ({"biology.encoders": {}}, "", "[@mantel1967]"),
     ({"cohort.source": "tcga"}, "from UCSC Xena [@goldman2020]", "The cohort was simulated"),
     ({"cohort.source": "tcga", "cohort.tcga.expression": "gdc_star"}, "STAR counts", "planted effects"),
