@@ -93,7 +93,7 @@ ARTEFACTS = {
     "metrics/summary.json": ("summary", "metrics/summary.json"),
     "metrics/plots/roc.csv": ("summary", "metrics/plots (kept in git: `git diff` shows what of it)"),
     "metrics/report.html": ("summary", "metrics/report.html"),
-    "metrics/tables/methods.csv": ("summary", "metrics/tables (changed methods.csv)"),
+    "metrics/tables/added-OS.csv": ("summary", "metrics/tables (changed added-OS.csv)"),
 }
 
 
@@ -137,7 +137,8 @@ def test_a_stage_without_a_record_and_one_run_otherwise(study: Path) -> None:
     params["biology"]["random_sets"] += 1
     (study / "params.yaml").unlink()
     (study / "params.yaml").write_text(yaml.safe_dump(params))
-    (study / "src/bulkprobe/splits.py").open("a").write("# changed\n")
+    source = study / "src/bulkprobe/splits.py"
+    source.write_text(source.read_text() + "# changed\n")
     found = {(finding.kind, finding.stage): finding.what for finding in verdict(study).findings}
     own = "data/predictions/pca.parquet/survival.parquet, metrics/survival/pca.json"
     assert found["not locked", "probe_survival@pca"] == own
@@ -265,4 +266,4 @@ def test_weights_are_held_against_their_record_and_what_was_published(
 def test_before_the_first_run_nothing_is_locked(tmp_path: Path) -> None:
     found = verdict(make_copy(tmp_path).folder)
     assert {finding.kind for finding in found.findings} == {"not locked"}
-    assert "fetch: data/raw, data/truth" in str(found.findings)
+    assert "not locked  fetch: data/raw, data/truth" in map(str, found.findings)
