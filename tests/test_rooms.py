@@ -42,7 +42,7 @@ NOT_A_DEP = {
     "bulkprobe": "the version",
     "bulkprobe.errors": "messages only",
     "bulkprobe.params": "DVC tracks the values themselves",
-    "bulkprobe.stages": "empty",
+    "bulkprobe.stages": "Ctrl-C while a stage is imported",
     "bulkprobe.stages.paths": "a changed path changes the stage's own deps and outs",
     "bulkprobe.stages.running": "how a stage fails",
 }
