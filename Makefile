@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(BIN):$(PATH)
 
-.PHONY: install repro test lint types bench docs notebook fuzz audit lock clean
+.PHONY: install repro test faults lint types bench docs notebook fuzz audit lock clean
 
 install: $(READY)
 
@@ -20,6 +20,10 @@ repro: $(READY)
 
 test: $(READY)
 	python -m pytest -q -n auto --dist loadgroup
+
+# Ten times the trials of `make test`: every stage killed again and again, 48 full disks, about an hour of one core.
+faults: $(READY)
+	BULKPROBE_FAULT_TRIALS=120 python -m pytest -q -n auto --dist loadgroup tests/faults
 
 lint: $(READY)
 	ruff check .

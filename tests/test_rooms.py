@@ -44,7 +44,7 @@ NOT_A_DEP = {
     "bulkprobe.errors": "messages only",
     "bulkprobe.foreign": "refuses damaged files, changes no number",
     "bulkprobe.params": "DVC tracks the values themselves",
-    "bulkprobe.stages": "one thread for linear algebra, whatever else is set",
+    "bulkprobe.stages": "one thread for linear algebra; Ctrl-C while a stage is imported",
     "bulkprobe.stages.embed_cluster": "the same: it runs the functions of stages/embed.py and store.py elsewhere",
     "bulkprobe.stages.shift_cluster": "the same for stages/shift_ladder.py",
     "bulkprobe.stages.paths": "a changed path changes the stage's own deps and outs",

@@ -20,7 +20,7 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from bulkprobe.errors import UserError, some
-from bulkprobe.files import atomic_path, replace_folder, sweep
+from bulkprobe.files import atomic_path, only_writer, replace_folder, sweep
 from bulkprobe.foreign import refuse_foreign_arrays, refusing
 
 CHUNKS_PER_SHARD = 4
@@ -98,12 +98,14 @@ def finish_store(path: Path) -> None:
 
 def write_absent(path: Path, reason: str, attributes: Mapping[str, Any]) -> None:
     """Write a store without vectors that says why the encoder could not be run."""
-    aside = _aside(path)
-    _note(aside).unlink(missing_ok=True)
-    shutil.rmtree(aside, ignore_errors=True)
-    group = zarr.open_group(str(aside), mode="w", zarr_format=3)
-    group.attrs.update({**attributes, "absent": reason, "format": FORMAT})
-    _take_name(aside, path)
+    with only_writer(path):
+        tidy(path)
+        aside = _aside(path)
+        _note(aside).unlink(missing_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        group = zarr.open_group(str(aside), mode="w", zarr_format=3)
+        group.attrs.update({**attributes, "absent": reason, "format": FORMAT})
+        _take_name(aside, path)
 
 
 def missing_shards(path: Path, n_samples: int, shard_size: int) -> list[int]:

@@ -6,13 +6,16 @@ BULKPROBE_FAULT_TRIALS says how many are tried; `make faults` tries more.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from harness import STAGES, Stage, Study, Trial, drawn_kill
+from harness import STAGES, Stage, Study, Trial, drawn_kill, environment
 
 from pipeline import TOP
 
@@ -29,6 +32,33 @@ def stages_of(trial: int) -> tuple[Stage, ...]:
 def test_every_stage_is_killed_in_ten_trials() -> None:
     killed = {stage.name for trial in range(TRIALS) for stage in stages_of(trial)}
     assert killed == set(yaml.safe_load((TOP / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+
+
+def test_dvc_does_not_see_what_a_killed_stage_leaves(tmp_path: Path) -> None:
+    shutil.copyfile(TOP / ".dvcignore", tmp_path / ".dvcignore")
+    store = tmp_path / "embeddings" / "a.zarr"
+    store.mkdir(parents=True)
+    (store / "zarr.json").write_text("{}")
+    env = environment() | {"HOME": str(tmp_path), "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(tmp_path / "site")}
+
+    def dvc(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments], cwd=tmp_path, env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    dvc("init", "--no-scm", "--quiet")
+    dvc("add", "--quiet", "embeddings")
+    unfinished = (".a.zarr.12.partial/c/0", ".a.zarr.12.old.partial/c/0", "b.zarr.partial/c/0", "a.zarr/.x.1.partial")
+    for name in unfinished:
+        (store.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.parent / name).write_text("half")
+    (store.parent / "a.zarr.lock.partial").write_text("process 12")
+    (store.parent / "b.zarr.partial.json").write_text("{}")
+    assert "up to date" in dvc("status")
+    (store / "zarr.json").write_text("[]")
+    assert "up to date" not in dvc("status")
 
 
 @pytest.mark.slow
