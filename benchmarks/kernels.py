@@ -155,9 +155,13 @@ def numbers(folder: Path) -> dict[str, Any]:
 
 def apart(one: Any, other: Any) -> float:
     """Return how far two values are apart: absolute below 1, relative above; infinite where they are of other kinds."""
-    if isinstance(one, int | float) and isinstance(other, int | float) and not isinstance(one, bool):
-        return abs(one - other) / max(1.0, abs(one), abs(other))
-    return 0.0 if one == other else float("inf")
+    if (
+        type(one) is bool
+        or type(other) is bool
+        or not (isinstance(one, int | float) and isinstance(other, int | float))
+    ):
+        return 0.0 if type(one) is type(other) and one == other else float("inf")
+    return abs(one - other) / max(1.0, abs(one), abs(other))
 
 
 def differences(one: Path, other: Path) -> list[tuple[float, str, Any, Any]]:
