@@ -182,7 +182,7 @@ def test_the_job_that_slurm_gets() -> None:
 
 
 SBATCH = """#!/bin/sh
-n=$(ls {folder} | wc -l)
+n=$$
 cp "$1" {folder}/job$n.sh
 setsid sh {folder}/job$n.sh >/dev/null 2>&1 &
 echo $! > {folder}/pid$n
