@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,7 @@ class Trial:
     def __init__(self, study: Study, folder: Path, stage: Stage, *, old: bool = False) -> None:
         self.study, self.stage = study, stage
         self.folder = folder.resolve()
+        self.said = self.folder.with_name(f"{self.folder.name}.stderr")
         shutil.copytree(study.folder, self.folder)
         written = [path for place in stage.outputs for path in below(study.tree, place)]
         for path in written:
@@ -178,28 +181,30 @@ class Trial:
                 shutil.rmtree(target) if target.is_dir() else target.unlink()
         self.before = tree_of(self.folder)
 
-    def start(self, fault: Fault | None = None, **env: str) -> subprocess.Popen[str]:
+    def start(self, fault: Fault | None = None, **env: str) -> subprocess.Popen[bytes]:
         """Start the stage, to come to harm."""
         known = {"top": str(self.folder), **fault} if fault else None
-        return subprocess.Popen(
-            command(self.stage),
-            cwd=self.folder,
-            env=environment(known, **env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        with self.said.open("w", encoding="utf-8") as said:  # a file: workers that outlive the stage would hold a pipe
+            return subprocess.Popen(
+                command(self.stage),
+                cwd=self.folder,
+                env=environment(known, **env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                start_new_session=True,
+            )
 
     def run(self, fault: Fault | None = None, *, kill_after: float | None = None, **env: str) -> Ended:
         """Run the stage to its end; `kill_after`: or for that many seconds."""
         process = self.start(fault, **env)
-        try:
-            _, stderr = process.communicate(timeout=kill_after)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            _, stderr = process.communicate()
-        return Ended(process.returncode, stderr)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(kill_after)
+        process.kill()
+        status = process.wait()
+        with suppress(ProcessLookupError):  # what a killed stage leaves running
+            os.killpg(process.pid, signal.SIGKILL)
+        return Ended(status, self.said.read_text(encoding="utf-8"))
 
     def assert_nothing_is_half_written(self) -> None:
         """Under a final name stands what stood there before, or what an undisturbed run writes, or nothing."""

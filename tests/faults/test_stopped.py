@@ -76,7 +76,7 @@ def test_two_embeddings_of_one_store(study: Study, tmp_path: Path) -> None:
         assert f"{STORE} is being written by process {first.pid} on " in said
     finally:
         first.kill()
-        first.communicate()
+        first.wait()
     assert copy.folder.joinpath(f"{STORE}.lock.partial").is_file()  # of a process that is dead now
     copy.assert_another_run_makes_it_whole()
 

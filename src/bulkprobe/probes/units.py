@@ -105,7 +105,8 @@ def run_units(
         path = Path(folder) / "embedding.npy"
         np.save(path, np.asarray(embedding))
         calls = (joblib.delayed(_work_on_file)(work, path, unit) for unit in units)
-        return list(progress(joblib.Parallel(n_jobs=n_jobs, return_as="generator")(calls)))
+        # The workers of a process that was killed end by themselves after half a minute, no longer five.
+        return list(progress(joblib.Parallel(n_jobs=n_jobs, return_as="generator", idle_worker_timeout=30)(calls)))
 
 
 def _work_on_file(work: Callable[..., Result], path: Path, unit: tuple[Any, ...]) -> Result:
