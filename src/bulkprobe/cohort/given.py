@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 
-from bulkprobe.cohort.read import input_hash, read_cohort
+from bulkprobe.cohort.read import hand_back, input_hash, read_samples
 from bulkprobe.cohort.schema import SAMPLES
 from bulkprobe.cohort.spool import Closing, Spool
 from bulkprobe.cohort.store import Expression, ExpressionStore, Floats, Index, open_expression, positions
@@ -64,13 +65,17 @@ class _Stored:
 def cohort_input(folder: Path) -> Input:
     """Open a cohort folder for embedding; UserError where it is none or its tables do not match."""
     folder = Path(folder)
-    samples, store = read_cohort(folder).samples, open_expression(folder)
-    obs = samples.iloc[positions(store.sample_ids, list(samples["sample_id"]), "samples", SAMPLES)]
+    samples, store = read_samples(folder), open_expression(folder)
+    places = positions(store.sample_ids, list(samples["sample_id"]), "samples", SAMPLES)
+    if not np.array_equal(places, np.arange(len(samples))):  # a table of many samples is not copied for nothing
+        samples = samples.iloc[places].reset_index(drop=True)
+    samples["sample_id"] = store.sample_ids  # the same texts once
+    hand_back()
     return Input(
         path=folder,
         sample_ids=store.sample_ids,
         var=store.var,
-        obs=obs.reset_index(drop=True),
+        obs=samples,
         scale=store.scale,
         declared=store.scale,
         layers=store.layers,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,25 +73,25 @@ def read_columns(path: Path, columns: Mapping[str, Kind]) -> pd.DataFrame:
     """Read a table of a cohort folder. Errors: `UserError` for missing or additional columns, or other types."""
     with refusing(f"{path.name}: not a Parquet file", "build the cohort again"):
         refuse_wide_table(path)
-        table = pyarrow.parquet.read_table(path)
-    if table.column_names != list(columns):
+        names = pyarrow.parquet.read_schema(path).names
+    if names != list(columns):
         raise UserError(
-            f"{path.name}: columns {some(table.column_names, 20)}; expected {some(columns, 20)} in this order; "
+            f"{path.name}: columns {some(names, 20)}; expected {some(columns, 20)} in this order; "
             "build the cohort again"
         )
     frame: dict[str, Any] = {}
     for name, kind in columns.items():
-        column = table.column(name)
+        with refusing(f"{path.name}: not a Parquet file", "build the cohort again"):
+            column = pyarrow.parquet.read_table(path, columns=[name]).column(0)  # one at a time takes less memory
         if column.type not in (_ARROW[kind], pa.null(), *([pa.large_string()] if kind == "text" else [])):
             raise UserError(f"{path.name}: column {name} is {column.type}, expected {kind}; build the cohort again")
-        values = column.to_pylist()
         if kind == "text":
-            frame[name] = pd.Series(values, dtype=object)
+            frame[name] = column.to_pandas().astype(object)  # equal texts are one object, missing ones None
         elif kind == "float":
-            frame[name] = pd.Series([np.nan if v is None else v for v in values], dtype=float)
+            frame[name] = pd.Series(column.cast(pa.float64()).to_numpy(), dtype=float)  # missing: NaN
         else:
-            frame[name] = pd.Series(values, dtype="boolean" if None in values else bool)
-    return pd.DataFrame(frame)
+            frame[name] = pd.Series(column.to_pylist(), dtype="boolean" if column.null_count else bool)
+    return pd.DataFrame(frame, copy=False)
 
 
 def read_cohort(folder: Path) -> Cohort:
@@ -97,6 +99,25 @@ def read_cohort(folder: Path) -> Cohort:
 
     Errors: `UserError` for missing files, other columns, repeated samples, several samples of one patient
     in probing, labels of patients that are not probed, impossible times or unknown endpoints.
+    """
+    folder = Path(folder)
+    samples = read_samples(folder)
+    cohort = Cohort(
+        samples=samples,
+        survival=read_columns(folder / SURVIVAL, SURVIVAL_COLUMNS),
+        mutations=read_columns(folder / MUTATIONS, MUTATION_COLUMNS),
+        flow=_read_json(folder / FLOW),
+        provenance=_read_json(folder / PROVENANCE),
+        expression_path=folder / EXPRESSION,
+    )
+    _refuse_impossible_labels(cohort)
+    return cohort
+
+
+def read_samples(folder: Path) -> pd.DataFrame:
+    """Read the sample table of a cohort folder, which is all of its tables that an embedding needs.
+
+    Errors: `UserError` as for `read_cohort`, but for the labels, which are not read.
     """
     folder = Path(folder)
     absent = [
@@ -107,17 +128,19 @@ def read_cohort(folder: Path) -> Cohort:
             f"{folder.name} is not a cohort folder: {some(absent)} missing; build it with `bulkprobe cohort` or "
             "`dvc repro cohort`"
         )
-    cohort = Cohort(
-        samples=read_columns(folder / SAMPLES, SAMPLE_COLUMNS),
-        survival=read_columns(folder / SURVIVAL, SURVIVAL_COLUMNS),
-        mutations=read_columns(folder / MUTATIONS, MUTATION_COLUMNS),
-        flow=_read_json(folder / FLOW),
-        provenance=_read_json(folder / PROVENANCE),
-        expression_path=folder / EXPRESSION,
-    )
-    _refuse_impossible(cohort)
-    _refuse_lost_shards(cohort.expression_path)
-    return cohort
+    samples = read_columns(folder / SAMPLES, SAMPLE_COLUMNS)
+    _refuse_impossible_samples(samples)
+    _refuse_lost_shards(folder / EXPRESSION)
+    hand_back()
+    return samples
+
+
+def hand_back() -> None:
+    """Give back to the system what reading took beside the tables: as much as they themselves have."""
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def input_hash(folder: Path) -> str:
@@ -152,20 +175,18 @@ def _refuse_lost_shards(expression: Path) -> None:
             )
 
 
-def _refuse_impossible(cohort: Cohort) -> None:
-    samples, survival, mutations = cohort.samples, cohort.survival, cohort.mutations
-    for table, name, required in (
-        (samples, SAMPLES, ("sample_id", "patient_id", "sample_type", "for_probing")),
-        (survival, SURVIVAL, tuple(SURVIVAL_COLUMNS)),
-        (mutations, MUTATIONS, ("patient_id", "gene", "mutated")),
-    ):
-        for column in required:
-            if table[column].isna().any():
-                raise UserError(f"{name}: {int(table[column].isna().sum())} rows without {column}; fill or drop them")
+def _refuse_gaps(table: pd.DataFrame, name: str, required: Iterable[str]) -> None:
+    for column in required:
+        if table[column].isna().any():
+            raise UserError(f"{name}: {int(table[column].isna().sum())} rows without {column}; fill or drop them")
+
+
+def _refuse_impossible_samples(samples: pd.DataFrame) -> None:
+    _refuse_gaps(samples, SAMPLES, ("sample_id", "patient_id", "sample_type", "for_probing"))
     twice = samples["sample_id"][samples["sample_id"].duplicated()].unique()
     if len(twice):
         raise UserError(f"{SAMPLES}: sample ids that occur more than once: {some(twice)}; keep one row a sample")
-    probing = cohort.probing
+    probing = samples.loc[samples["for_probing"], ["patient_id", "cancer_type"]]
     several = probing["patient_id"][probing["patient_id"].duplicated()].unique()
     if len(several):
         raise UserError(f"{SAMPLES}: patients with several samples for probing: {some(several)}; expected one each")
@@ -174,6 +195,12 @@ def _refuse_impossible(cohort: Cohort) -> None:
             f"{SAMPLES}: {len(probing)} samples for probing, {int(probing['cancer_type'].isna().sum())} without a "
             "cancer type; expected at least one, each with a type"
         )
+
+
+def _refuse_impossible_labels(cohort: Cohort) -> None:
+    probing, survival, mutations = cohort.probing, cohort.survival, cohort.mutations
+    _refuse_gaps(survival, SURVIVAL, SURVIVAL_COLUMNS)
+    _refuse_gaps(mutations, MUTATIONS, ("patient_id", "gene", "mutated"))
     for table, name, key in ((survival, SURVIVAL, "endpoint"), (mutations, MUTATIONS, "gene")):
         strange = sorted(set(table["patient_id"]) - set(probing["patient_id"]))
         if strange:
