@@ -8,23 +8,27 @@ bytes behind them.
 from __future__ import annotations
 
 import errno
+import gzip
 import math
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bulkprobe.errors import Damaged, UserError
+from bulkprobe.errors import Damaged, UserError, some
 
 SMALL_BYTES = 1 << 26  # what any file may unpack to
 MOST_PACKED = 2_000  # times that more may be packed; deflate reaches 1,032
 MOST_CHUNK_BYTES = 1 << 30  # of a chunk of an array, which is unpacked as a whole
 MOST_NODES = 100_000  # values in a YAML file, those behind an alias counted as often as they are named
 MOST_CELLS = 100_000_000  # of a Parquet table: a few bytes can say a hundred million times the same
+MOST_TEXT_BYTES = 1 << 28  # of a file read as a whole, and of a Parquet table's texts, each as often as it is named
+MOST_JSON_BYTES = 1 << 26
+MOST_SETTINGS_BYTES = 1 << 20  # of a YAML file, whose values take some hundred times that
 # What file systems say to damaged bytes (a place or a size that cannot be); other numbers mean a failing disk.
 _DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW, errno.ERANGE)
 
@@ -48,6 +52,21 @@ def refusing(what: str, advice: str) -> Iterator[None]:
 def flat(problem: BaseException, longest: int = 160) -> str:
     """Return the beginning of a message, on one line."""
     return " ".join(str(problem).split())[:longest].rstrip(". ") or type(problem).__name__
+
+
+def bytes_of(path: Path, most: int = MOST_TEXT_BYTES, *, unpack: bool = False) -> bytes:
+    """Read a file as a whole; Damaged where it has more than `most` bytes, of which no more are read.
+
+    unpack: gzip, of which damaged bytes raise OSError, EOFError or zlib.error.
+    """
+    with Path(path).open("rb") as plain:
+        packed = unpack and plain.read(2) == b"\x1f\x8b"
+        plain.seek(0)
+        handle: Any = gzip.GzipFile(fileobj=plain) if packed else plain
+        content: bytes = handle.read(most + 1)
+    if len(content) > most:
+        raise Damaged(f"{path} has more than {most:,} bytes: it is damaged or another kind of file, give the right one")
+    return content
 
 
 def refuse_bomb(what: str, declared: int, stored: int) -> None:
@@ -101,8 +120,12 @@ def refuse_zip_bomb(path: Path) -> None:
         refuse_bomb(path.name, sum(member.file_size for member in archive.infolist()), os.path.getsize(path))
 
 
-def refuse_wide_table(path: Path) -> None:
-    """Refuse a Parquet table, to be read as a whole, of more cells than anybody's table of samples has."""
+def refuse_wide_table(path: Path, columns: Sequence[str] | None = None) -> None:
+    """Refuse a Parquet table, to be read as a whole, of more cells or text than anybody's table of samples has.
+
+    columns: those that are read, all without them. Lists in a cell are refused: a row may hold any number of values.
+    """
+    import pyarrow as pa
     import pyarrow.parquet
 
     found = pyarrow.parquet.read_metadata(path)
@@ -111,6 +134,34 @@ def refuse_wide_table(path: Path) -> None:
             f"{path.name} has {found.num_rows:,} rows and {found.num_columns:,} columns: at most {MOST_CELLS:,} cells "
             "were expected, is it another table?"
         )
+    unpacked = sum(found.row_group(number).total_byte_size for number in range(found.num_row_groups))
+    refuse_bomb(path.name, unpacked, os.path.getsize(path))
+    fields = [field for field in found.schema.to_arrow_schema() if columns is None or field.name in columns]
+    if nested := [field.name for field in fields if pa.types.is_nested(field.type)]:
+        raise Damaged(f"{path.name} has lists in its cells ({some(nested)}): write one value a cell")
+    refuse_much_text(path, [field.name for field in fields])
+
+
+def refuse_much_text(path: Path, columns: Sequence[str]) -> None:
+    """Refuse columns of a Parquet table whose texts, written out in every row, would be more than anybody has."""
+    import pyarrow as pa
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path, read_dictionary=list(columns)) as file:
+        total = 0
+        for name in columns:
+            kind = file.schema_arrow.field(file.schema_arrow.get_all_field_indices(name)[0]).type
+            if pa.types.is_fixed_size_binary(kind):
+                total += kind.byte_width * file.metadata.num_rows
+            elif pa.types.is_dictionary(kind) and not pa.types.is_primitive(kind.value_type):
+                for part in (part for batch in file.iter_batches(columns=[name]) for part in batch.columns):
+                    lengths = pyarrow.compute.binary_length(part.dictionary).cast("int64")
+                    total += pyarrow.compute.sum(lengths.take(part.indices)).as_py() or 0
+            if total > MOST_TEXT_BYTES:
+                raise Damaged(
+                    f"{path.name} has more than {MOST_TEXT_BYTES:,} bytes of text in {name}: is it another table?"
+                )
 
 
 def refuse_foreign_arrays(node: Any, name: str) -> None:
