@@ -27,8 +27,15 @@ MOST_CHUNK_BYTES = 1 << 30  # of a chunk of an array, which is unpacked as a who
 MOST_NODES = 100_000  # values in a YAML file, those behind an alias counted as often as they are named
 MOST_CELLS = 100_000_000  # of a Parquet table: a few bytes can say a hundred million times the same
 MOST_TEXT_BYTES = 1 << 28  # of a file read as a whole, and of a Parquet table's texts, each as often as it is named
+ROWS_OF_TEXT = 512  # of HDF5, looked at at once
 MOST_JSON_BYTES = 1 << 26
 MOST_SETTINGS_BYTES = 1 << 20  # of a YAML file, whose values take some hundred times that
+# Of HDF5 and Zarr, by their names. More than one of the first, or another one, could unpack to any size.
+PACKERS = frozenset({"deflate", "gzip", "zlib", "lzf", "zstd", "blosc", "lz4"})
+PLAIN_CODECS = frozenset(
+    "shuffle fletcher32 crc32 crc32c adler32 bytes transpose sharding_indexed vlen-utf8 vlen-bytes delta "
+    "fixedscaleoffset quantize bitround packbits".split()
+)
 # What file systems say to damaged bytes (a place or a size that cannot be); other numbers mean a failing disk.
 _DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW, errno.ERANGE)
 
@@ -92,7 +99,7 @@ def load_yaml(text: str) -> Any:
     """Read YAML; Damaged where it is none, is nested too deeply or unfolds to far more than stands there."""
     try:
         content = yaml.safe_load(text)
-        _count(content, {})
+        refuse_unfolding(content)
     except RecursionError:
         raise Damaged("it is nested too deeply; write it flat") from None
     # Dates that do not exist and numbers of thousands of digits are ValueErrors.
@@ -101,17 +108,25 @@ def load_yaml(text: str) -> Any:
     return content
 
 
-def _count(value: Any, known: dict[int, int]) -> int:
-    """Count the values below one, aliases as often as they stand there; refuse more than anybody writes."""
-    if not isinstance(value, dict | list | tuple | set):
-        return 1
-    if id(value) not in known:
-        known[id(value)] = MOST_NODES  # until it is known: a value inside itself
-        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
-        known[id(value)] = 1 + sum(_count(part, known) for part in parts)
-    if known[id(value)] > MOST_NODES:
-        raise Damaged(f"its aliases unfold to more than {MOST_NODES:,} values; write them out")
-    return known[id(value)]
+def refuse_unfolding(content: Any, most: int = MOST_NODES) -> None:
+    """Refuse a value of more than `most` others, those that stand in several places counted in each of them.
+
+    Raises RecursionError where it is nested too deeply.
+    """
+    known: dict[int, int] = {}
+
+    def count(value: Any) -> int:
+        if not isinstance(value, dict | list | tuple | set | frozenset):
+            return 1
+        if id(value) not in known:
+            known[id(value)] = most  # until it is known: a value inside itself
+            parts = [*value.keys(), *value.values()] if isinstance(value, dict) else list(value)
+            known[id(value)] = 1 + sum(map(count, parts))
+        if known[id(value)] > most:
+            raise Damaged(f"its aliases unfold to more than {most:,} values; write them out")
+        return known[id(value)]
+
+    count(content)
 
 
 def refuse_zip_bomb(path: Path) -> None:
@@ -179,10 +194,12 @@ def refuse_foreign_arrays(node: Any, name: str) -> None:
         seen.add(identity)
         if not hasattr(here, "shape"):
             for key in here:
-                waiting.append((_child(here, key, f"{place}/{key}"), f"{place}/{key}"))
+                waiting.append((child(here, key, f"{place}/{key}"), f"{place}/{key}"))
             continue
         refuse_foreign_array(here, place)
         refuse_bomb(place, math.prod(here.shape) * here.dtype.itemsize, _stored(here))
+        if here.dtype.kind in "OT" and here.shape:
+            _refuse_long_texts(here, place)
 
 
 def refuse_foreign_array(array: Any, place: str) -> None:
@@ -194,19 +211,52 @@ def refuse_foreign_array(array: Any, place: str) -> None:
         raise Damaged(
             f"{place} has chunks of {chunk:,} bytes, at most {MOST_CHUNK_BYTES:,} were expected: write it anew"
         )
-    metadata = getattr(array, "metadata", None)
-    codecs = [*(getattr(metadata, "filters", None) or ()), getattr(metadata, "compressor", None)]
-    if any(getattr(codec, "codec_id", None) == "pickle" for codec in codecs):
+    names = _hdf5_filters(array) if hasattr(array, "id") else list(_zarr_codecs(getattr(array, "metadata", None)))
+    if "pickle" in names:
         raise Damaged(f"{place} holds pickled objects, which are never read: write it again with a current anndata")
+    packers = [name for name in names if name not in PLAIN_CODECS]
+    if len(packers) > 1 or not PACKERS.issuperset(packers):
+        raise Damaged(
+            f"{place} is packed by {' and '.join(packers)}: expected one of {', '.join(sorted(PACKERS))}, write it "
+            "again with a current anndata"
+        )
 
 
-def _child(group: Any, key: str, place: str) -> Any:
+def _refuse_long_texts(array: Any, place: str) -> None:
+    """Refuse texts that are long in all: HDF5 may name one of them in every row, and many small chunks unpack."""
+    step = ROWS_OF_TEXT if hasattr(array, "id") else int((array.chunks or (1,))[0])
+    total = 0
+    for start in range(0, array.shape[0], step):
+        total += sum(map(len, array[start : start + step].ravel()))
+        if total > MOST_TEXT_BYTES:
+            raise Damaged(f"{place} has more than {MOST_TEXT_BYTES:,} bytes of text: is it another table?")
+
+
+def child(group: Any, key: str, place: str) -> Any:
+    """Return what a group of HDF5 or Zarr holds under a name; Damaged where it is a link to something else."""
     if hasattr(group, "id"):  # HDF5
         import h5py
 
         if not isinstance(group.get(key, getlink=True), h5py.HardLink):
             raise Damaged(f"{place} is a link and no part of the file: write it again with a current anndata")
     return group[key]
+
+
+def _hdf5_filters(array: Any) -> list[str]:
+    settings = array.id.get_create_plist()
+    return [settings.get_filter(number)[3].decode("utf-8", "replace") for number in range(settings.get_nfilters())]
+
+
+def _zarr_codecs(metadata: Any) -> Iterator[str]:
+    """Yield the names of what the chunks of an array pass through, also within shards."""
+    for codec in (*(getattr(metadata, "filters", None) or ()), getattr(metadata, "compressor", None)):  # version 2
+        if codec is not None:
+            yield str(codec.codec_id)
+    waiting = list(getattr(metadata, "codecs", ()))  # version 3
+    while waiting:
+        codec = waiting.pop()
+        yield str(codec.to_dict()["name"])
+        waiting += getattr(codec, "codecs", ())
 
 
 def _stored(array: Any) -> int:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import MOST_JSON_BYTES, bytes_of
 from bulkprobe.nn.files import existing, one_line, read_torch, tensors_of
 from bulkprobe.nn.gene_graph import normalised, read_edges, spread
 from bulkprobe.nn.performer import Performer, parts
@@ -156,8 +157,8 @@ def read_latest(folder: Path, device: str) -> LatestFiles:
 
 def _config(path: Path, of_tensors: object, checkpoint: Path) -> dict[str, Any]:
     try:
-        content = json.loads(existing(path).read_text(encoding="utf-8"))
-    except ValueError as problem:
+        content = json.loads(bytes_of(existing(path), MOST_JSON_BYTES).decode())
+    except (ValueError, RecursionError) as problem:
         raise UserError(f"{path} is no JSON: {one_line(problem)}; fetch it again") from None
     config = content.get("model") if isinstance(content, dict) else None
     if not isinstance(config, dict) or config != of_tensors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import bytes_of, refuse_unfolding
 
 # What a pickle may name: containers and numbers, and how numpy and torch write theirs. What stands for numpy's names
 # here is ours: numpy's own take memory for any shape, and believe what a pickle says of how a type lies in memory.
@@ -27,6 +29,7 @@ NUMPY = frozenset(
     }
 )
 TENSORS = frozenset({("torch._utils", "_rebuild_tensor_v2"), ("torch.storage", "_load_from_bytes")})
+MOST_VALUES = 100_000_000  # in a pickle; one value can stand in ten others, these in ten, and so on
 
 
 class _AllowList(pickle.Unpickler):
@@ -74,11 +77,39 @@ OURS = {"dtype": _Kind, "scalar": _scalar, "encode": _encode, "_load_from_bytes"
 def read_pickle(path: Path, allowed: frozenset[tuple[str, str]] = PLAIN | NUMPY) -> Any:
     """Read a pickled dictionary or list through an allow-list; UserError where it asks for anything else."""
     path = existing(path)
-    content = io.BytesIO(path.read_bytes())  # a file object would take memory for any length that a pickle names
     try:
-        return _AllowList(content, allowed).load()
+        content = bytes_of(path)
+        _refuse_lengths(content)
+        found = _AllowList(io.BytesIO(content), allowed).load()
+        refuse_unfolding(found, MOST_VALUES)
+        return found
     except Exception as problem:  # noqa: BLE001 - damaged or hostile bytes can raise anything
         raise UserError(f"{path} is not a pickle that may be read: {one_line(problem)}; fetch it again") from None
+
+
+def read_dictionary(path: Path, *kinds: type) -> dict[str, Any]:
+    """Read a pickled dictionary of names and values of `kinds`; UserError for anything else, also for huge integers."""
+    content = read_pickle(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, expected a dictionary of genes; fetch it again")
+    for key, value in content.items():
+        huge = isinstance(value, int) and abs(value) >= 1 << 53
+        if not isinstance(key, str) or not isinstance(value, kinds) or huge:
+            raise UserError(
+                f"{path} has another kind of entry than the release ({str(key)[:60]!r}: {type(value).__name__}); fetch "
+                "it again"
+            )
+    return content
+
+
+def _refuse_lengths(content: bytes) -> None:
+    """Refuse a pickle that names lengths it has no bytes for, or places in its memory that nothing was put into.
+
+    Python's unpickler takes memory for both before it looks. ValueError.
+    """
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > number:
+            raise ValueError(f"it puts a value into place {argument} and has not so many")
 
 
 def read_torch(path: Path) -> Any:
