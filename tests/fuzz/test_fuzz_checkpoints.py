@@ -20,9 +20,10 @@ from test_fuzz_readers import lay
 from bulkprobe.encoders import MODELS, get_encoder
 from bulkprobe.encoders.base import CohortView, Weights
 from bulkprobe.sources.simulate_plan import gene_facts
-from bulkprobe.untrained import WRITERS, write_untrained
+from bulkprobe.untrained import WRITERS, bulkformer, write_twin, write_untrained
 
 N_GENES = 60
+LATEST = "bulkformer-latest"
 GENES = gene_facts().iloc[np.random.default_rng(5).permutation(5_000)[:N_GENES]].reset_index(drop=True)
 COUNTS = np.random.default_rng(6).poisson(200, (2, N_GENES)).astype(np.float32)
 
@@ -31,12 +32,17 @@ COUNTS = np.random.default_rng(6).poisson(200, (2, N_GENES)).astype(np.float32)
 def checkpoint(model: str) -> dict[str, bytes]:
     with TemporaryDirectory() as scratch, warnings.catch_warnings(action="ignore"):
         folder = Path(scratch)
-        write_untrained(model, folder, GENES[["ensembl_id", "symbol", "length"]], 3)
+        genes = GENES[["ensembl_id", "symbol", "length"]]
+        if model == LATEST:
+            bulkformer.write(folder, genes, 3, family="latest", width=32, heads=4)
+        else:
+            write_untrained(model, folder, genes, 3)
         return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def use(model: str, folder: Path) -> None:
     """Do with a checkpoint what the stages do."""
+    model = "bulkformer" if model == LATEST else model
     obs = pd.DataFrame({"sample_id": ["S0", "S1"], "sample_type": "primary"})
     view = CohortView(GENES, obs, "counts", ("tpm",), lambda layer: iter([COUNTS]))
     session = get_encoder(model).start(view, {}, Weights(folder, threads=1))
@@ -44,14 +50,29 @@ def use(model: str, folder: Path) -> None:
     import_module(MODELS[model]).gene_vectors(folder)
 
 
-@pytest.mark.parametrize("model", sorted(WRITERS))
+def damage(model: str, folder: Path, which: int, damages: tuple[Damage, ...]) -> Path:
+    files = dict(checkpoint(model))
+    name = sorted(files)[which % len(files)]
+    files[name] = damaged(files[name], damages)
+    return lay(folder, files)
+
+
+@pytest.mark.parametrize("model", [*sorted(WRITERS), LATEST])
 @FUZZ
 @given(which=st.integers(0, 1000), damages=PACKED_DAMAGES)
 def test_a_damaged_checkpoint_is_used_or_refused(
     model: str, tmp_path_factory: pytest.TempPathFactory, which: int, damages: tuple[Damage, ...]
 ) -> None:
-    files = dict(checkpoint(model))
-    name = sorted(files)[which % len(files)]
-    files[name] = damaged(files[name], damages)
-    folder = lay(tmp_path_factory.getbasetemp() / f"fuzz-{model}", files)
+    folder = damage(model, tmp_path_factory.getbasetemp() / f"fuzz-{model}", which, damages)
     outcome(lambda: use(model, folder), folder, reserves=True)
+
+
+@pytest.mark.parametrize("model", [*sorted(WRITERS), LATEST])
+@FUZZ
+@given(which=st.integers(0, 1000), damages=PACKED_DAMAGES)
+def test_a_damaged_checkpoint_has_a_twin_or_is_refused(
+    model: str, tmp_path_factory: pytest.TempPathFactory, which: int, damages: tuple[Damage, ...]
+) -> None:
+    top = tmp_path_factory.getbasetemp() / f"twin-{model}"
+    folder = damage(model, top / "released", which, damages)
+    outcome(lambda: write_twin(model.removesuffix("-latest"), folder, top / "twin", 1), top, reserves=True)

@@ -10,7 +10,8 @@ from guarding import FUZZ, outcome
 from hypothesis import given
 from hypothesis import strategies as st
 from mangling import PACKED_DAMAGES, Damage, damaged
-from readers import READERS, Reader, sound
+from readers import READERS, sound
+from reading import Reader
 
 
 def lay(folder: Path, files: dict[str, bytes]) -> Path:

@@ -23,7 +23,8 @@ import pyarrow.parquet
 import pytest
 import torch
 from guarding import outcome
-from readers import READERS, SAMPLES, Reader
+from readers import READERS
+from reading import SAMPLES, Reader
 
 from bulkprobe.cohort import genes, legible
 from bulkprobe.errors import UserError, printable
