@@ -29,6 +29,7 @@ MOST_CELLS = 100_000_000  # of a Parquet table: a few bytes can say a hundred mi
 MOST_TEXT_BYTES = 1 << 28  # of a file read as a whole, and of a Parquet table's texts, each as often as it is named
 ROWS_OF_TEXT = 512  # of HDF5, looked at at once
 MOST_JSON_BYTES = 1 << 26
+MOST_LOCK_BYTES, MOST_DEPTH = 1 << 25, 50  # of a dvc.lock
 MOST_SETTINGS_BYTES = 1 << 20  # of a YAML file, whose values take some hundred times that
 # Of HDF5 and Zarr, by their names. More than one of the first, or another one, could unpack to any size.
 PACKERS = frozenset({"deflate", "gzip", "zlib", "lzf", "zstd", "blosc", "lz4"})
@@ -106,6 +107,18 @@ def load_yaml(text: str) -> Any:
     except (yaml.YAMLError, ValueError, OverflowError, TypeError, AttributeError) as problem:
         raise Damaged(flat(problem, 300)) from None
     return content
+
+
+def refuse_odd_lock(path: Path) -> None:
+    """Refuse a dvc.lock that DVC never wrote and might not survive: with aliases, or nested deeply."""
+    depth = 0
+    try:
+        for event in yaml.parse(bytes_of(path, MOST_LOCK_BYTES), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > MOST_DEPTH:
+                raise Damaged(f"{path} has aliases or is nested deeply, as DVC never writes it: restore it from git")
+    except yaml.YAMLError as problem:
+        raise Damaged(f"{path} is not YAML ({flat(problem)}): restore it from git") from None
 
 
 def refuse_unfolding(content: Any, most: int = MOST_NODES) -> None:
