@@ -29,6 +29,7 @@ MOST_CELLS = 100_000_000  # of a Parquet table: a few bytes can say a hundred mi
 MOST_TEXT_BYTES = 1 << 28  # of a file read as a whole, and of a Parquet table's texts, each as often as it is named
 ROWS_OF_TEXT = 512  # of HDF5, looked at at once
 MOST_JSON_BYTES = 1 << 26
+LONGEST_NAME = 255  # bytes that file systems allow
 MOST_LOCK_BYTES, MOST_DEPTH = 1 << 25, 50  # of a dvc.lock
 MOST_SETTINGS_BYTES = 1 << 20  # of a YAML file, whose values take some hundred times that
 # Of HDF5 and Zarr, by their names. More than one of the first, or another one, could unpack to any size.
@@ -93,7 +94,9 @@ def in_markdown(text: str) -> str:
 
 def plain_name(name: object) -> bool:
     """Whether a text can be the name of a file in a folder, and of no other one."""
-    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
+    if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
+        return False
+    return len(name.encode("utf-8", "surrogatepass")) <= LONGEST_NAME
 
 
 def load_yaml(text: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from bulkprobe.probes.transform import FittedTransform
 from bulkprobe.sources.lock import HashLock
 from bulkprobe.stages.applying import made_like
 from bulkprobe.stages.checkpoints import folder_hash, hashes_of, read_record, recorded
+from bulkprobe.stages.locked import check_lock
 from bulkprobe.store import read_attributes, read_store, write_store
 
 # ---------------------------------------------------------------- AnnData, stores
@@ -189,6 +191,35 @@ def _metrics(folder: Path) -> None:
     (folder / "m.json").write_text(json.dumps({"encoder": "pca", "labels": labels}, indent=1))
 
 
+STAGES = "".join(
+    f"  {name}:\n    cmd: make {name}\n    deps: [{name}.in]\n    params: [seed]\n    outs: [{name}.out]\n"
+    for name in ("a", "b", "c")
+)
+
+
+def _lock(folder: Path) -> None:
+    def entry(path: str) -> str:
+        return f"    - path: {path}\n      hash: md5\n      md5: d41d8cd98f00b204e9800998ecf8427e\n      size: 7\n"
+
+    stages = "".join(
+        f"  {name}:\n    cmd: make {name}\n    deps:\n{entry(f'{name}.in')}"
+        f"    params:\n      params.yaml:\n        seed: 1\n    outs:\n{entry(f'{name}.out')}"
+        for name in ("a", "b", "c")
+    )
+    (folder / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n{stages}")
+
+
+def _verify(folder: Path) -> None:
+    (folder / ".dvc").mkdir()
+    (folder / ".dvc" / "config").write_text(f"[core]\n    no_scm = true\n    site_cache_dir = {folder}/site\n")
+    (folder / "dvc.yaml").write_text(f"stages:\n{STAGES}")
+    (folder / "params.yaml").write_text("seed: 1\n")
+    for name in ("a.in", "b.in", "b.out", "c.out"):
+        (folder / name).write_text("content")
+    with chdir(folder):
+        check_lock()
+
+
 STORES = (
     Reader("anndata.h5ad", _anndata(None, False), read_expression),
     Reader("anndata-sparse.h5ad", _anndata(None, True), read_lab),
@@ -215,6 +246,7 @@ STORES = (
     Reader("settings.pkl", _settings_pickle, lambda f: read_pickle(f / "v.pkl", PLAIN | TENSORS)),
     Reader("release.json", _record, lambda f: (read_record(f), recorded(f))),
     Reader("metrics.json", _metrics, lambda f: read_json(f / "m.json")),
+    Reader("dvc.lock", _lock, _verify),
     Reader("params.yaml", _params, lambda f: load_params(f / "params.yaml")),
     Reader(
         "sources.lock.json",

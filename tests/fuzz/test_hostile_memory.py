@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import numpy as np
@@ -22,7 +23,8 @@ from guarding import outcome
 from hostile import BY_NAME, HUGE, Calls, made, rewrite_json
 from reading import ROOT
 
-from bulkprobe.cohort import genes, legible
+from bulkprobe import foreign
+from bulkprobe.cohort import feature_counts, genes, lab_mutations, labels, legible, survival, transcripts
 from bulkprobe.nn.files import read_pickle, read_torch, tensors_of
 from bulkprobe.params import load_params
 
@@ -176,3 +178,110 @@ def test_few_bytes_of_parquet_cannot_stand_for_any_number_of_rows(tmp_path: Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(foreign, "MOST_CELLS", 10_000)
         assert "101 rows and 100 columns" in str(outcome(lambda: BY_NAME["clinical.parquet"].read(tmp_path), tmp_path))
+
+
+def rewrite_member(path: Path, name: str, old: bytes, new: bytes) -> None:
+    """Change a text in a member of a zip."""
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    assert old in members[name]
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content.replace(old, new, 1) if member == name else content)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'<row r="3"', b'<row r="900000000"'),  # the rows between are read as empty ones
+        (b'r="A3"', b'r="ZZZZZZ3"'),
+        (b'r="A3"', b'r="A900000000"'),
+        (b"<worksheet", b'<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">' + b"".join(
+            f'<!ENTITY a{i} "{f"&a{i - 1 or str()};" * 10}">'.encode() for i in range(1, 10)
+        ) + b"]><worksheet"),
+    ],
+    ids=["row", "column", "cell", "entities"],
+)  # fmt: skip
+def test_a_workbook_has_the_rows_that_it_names(tmp_path: Path, old: bytes, new: bytes) -> None:
+    reader = made("cdr.xlsx", tmp_path)
+    rewrite_member(tmp_path / "cdr.xlsx", "xl/worksheets/sheet1.xml", old, new)
+    outcome(lambda: reader.read(tmp_path), tmp_path, reserves=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "bound"),
+    [
+        ("params.yaml", "params.yaml", "MOST_SETTINGS_BYTES"),
+        ("files.yaml", "files.yaml", "MOST_SETTINGS_BYTES"),
+        ("metrics.json", "m.json", "MOST_JSON_BYTES"),
+        ("release.json", "release.json", "MOST_JSON_BYTES"),
+        ("gdc-manifest", "manifest.tsv", "MOST_TEXT_BYTES"),
+        ("vocabulary.pkl", "v.pkl", "MOST_TEXT_BYTES"),
+        ("paralogs.csv.gz", "p.csv.gz", "MOST_TEXT_BYTES"),
+        ("dvc.lock", "dvc.lock", "MOST_LOCK_BYTES"),
+    ],
+)
+def test_files_read_as_a_whole_are_measured_first(tmp_path: Path, name: str, file: str, bound: str) -> None:
+    reader, most = made(name, tmp_path), getattr(foreign, bound)
+    with (tmp_path / file).open("r+b") as sparse:  # takes no room on the disk
+        sparse.truncate(most + 1)
+    if file.endswith(".gz"):
+        (tmp_path / file).write_bytes(gzip.compress(b"A,B\n" * (most // 4 + 1), 1))
+    sentence = str(outcome(lambda: reader.read(tmp_path), tmp_path))
+    assert "bytes" in sentence or "is damaged" in sentence or "no table" in sentence
+
+
+@pytest.mark.parametrize("name", ["salmon-genes.gz", "star-strand.gz", "gdc-star"])
+def test_quantifiers_files_are_measured_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(legible, "MOST_TABLE_BYTES", 1000)
+    reader = made(name, tmp_path)
+    assert "more than 1,000 bytes" in str(outcome(lambda: reader.read(tmp_path), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "bound", "said"),
+    [
+        ("featurecounts.gz", feature_counts, "MOST_TEXT_BYTES", "names more genes"),
+        ("transcripts.tsv", transcripts, "MOST_TRANSCRIPTS", "transcripts, which no annotation has"),
+        ("transcripts.gtf.gz", transcripts, "MOST_TRANSCRIPTS", "transcripts, which no annotation has"),
+        ("annotation.gtf", genes, "MOST_GENES", "which no annotation has"),
+        ("annotation.gtf", genes, "MOST_EXONS", "which no annotation has"),
+        ("annotation.gtf", genes, "MOST_BASES", "not a GTF record"),
+        ("mc3.maf.gz", labels, "MOST_NAMES", "give a MAF of one study"),
+        ("mutations-long.tsv", lab_mutations, "MOST_NAMES", "samples and calls"),
+        ("mutations-wide.csv", lab_mutations, "MOST_NAMES", "cells of labelled genes"),
+        ("cdr.xlsx", survival, "MOST_ROWS", "more than 10 rows"),
+    ],
+)
+def test_what_is_kept_of_a_long_table_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: ModuleType, bound: str, said: str
+) -> None:
+    monkeypatch.setattr(module, bound, 10)
+    reader = made(name, tmp_path)
+    assert said in str(outcome(lambda: reader.read(tmp_path), tmp_path))
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "release.json", "sources.lock.json"])
+@pytest.mark.parametrize("opened", ["[", '{"a":'])
+def test_json_is_not_nested_without_end(tmp_path: Path, name: str, opened: str) -> None:
+    reader = made(name, tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    path.write_text(opened * 100_000)
+    assert outcome(lambda: reader.read(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["anndata.zarr-2", "anndata.zarr-3", "embedding-store", "expression.zarr"])
+def test_metadata_of_zarr_are_not_nested_without_end(tmp_path: Path, name: str) -> None:
+    reader = made(name, tmp_path)
+    for path in [*tmp_path.rglob("zarr.json"), *tmp_path.rglob(".zarray")]:
+        path.write_text('{"attributes":' * 100_000)
+    assert outcome(lambda: reader.read(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: &a [1]\nb: *a\n", "[" * 100, "- " * 100_000 + "1", "a: !!python/object/apply:os.system [x]", "a: [\n"]
+)
+def test_a_lock_of_dvc_is_flat_and_without_aliases(tmp_path: Path, text: str) -> None:
+    reader = made("dvc.lock", tmp_path)
+    (tmp_path / "dvc.lock").write_text(text)
+    assert outcome(lambda: reader.read(tmp_path), tmp_path)

@@ -117,6 +117,17 @@ def test_an_h5ad_holds_its_own_values(tmp_path: Path, kind: str) -> None:
     assert "is a link" in sentence or "in another file" in sentence
 
 
+@pytest.mark.parametrize("name", ["obs", "var", "X", "uns"])
+def test_the_parts_of_an_h5ad_are_its_own(tmp_path: Path, name: str) -> None:
+    reader = made("anndata.h5ad", tmp_path)
+    with h5py.File(tmp_path / "a.h5ad", "r+") as file:
+        with h5py.File(tmp_path / ".other.h5", "w") as other:
+            file.copy(name, other)
+        del file[name]
+        file[name] = h5py.ExternalLink(str(tmp_path / ".other.h5"), f"/{name}")
+    assert "is a link" in str(outcome(lambda: reader.read(tmp_path), tmp_path))
+
+
 def test_an_h5ad_that_contains_itself_is_refused(tmp_path: Path) -> None:
     reader = made("anndata.h5ad", tmp_path)
     with h5py.File(tmp_path / "a.h5ad", "r+") as file:
@@ -141,5 +152,5 @@ def test_a_record_of_weights_names_a_folder_beside_it(tmp_path: Path, release: A
 
 
 def test_plain_names() -> None:
-    assert all(map(plain_name, ["a", "a.b", "S-1", "ß", "a b"]))
-    assert not any(map(plain_name, ["", ".", "..", "a/b", "/a", "a\\b", "a\0", None, 5]))
+    assert all(map(plain_name, ["a", "a.b", "S-1", "ß", "a b", "a" * 255]))
+    assert not any(map(plain_name, ["", ".", "..", "a/b", "/a", "a\\b", "a\0", "a" * 256, None, 5]))

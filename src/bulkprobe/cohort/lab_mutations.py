@@ -139,7 +139,9 @@ def _resolve(keys: Iterable[str], samples: pd.DataFrame, table: str, flow: Flow)
 
 def _frames(path: Path, columns: list[str] | None) -> Iterator[pd.DataFrame]:
     if path.suffix == ".parquet":
-        yield read_parquet(path, columns).to_pandas()
+        with legible(path):
+            frame = read_parquet(path, columns).to_pandas()
+        yield frame
         return
     with legible(path), open_maybe_gzip(path) as handle:
         yield from pd.read_csv(

@@ -37,7 +37,7 @@ FIELDS = (
 )
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Names become paths and fields of a table: no separators, no leading dot.
-_FILE_NAME = re.compile(r"\w[\w.+-]*")
+_FILE_NAME = re.compile(r"\w[\w.+-]{0,199}", re.ASCII)
 _SIZE = re.compile(r"[0-9]{1,15}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
