@@ -431,7 +431,7 @@ def test_a_vocabulary_of_another_size_than_the_embedding_is_refused(copy: Path) 
     with pytest.raises(UserError, match="does not number its 404 tokens"):
         start(copy)
     (copy / "vocab.json").write_text("[1")
-    with pytest.raises(UserError, match=r"vocab\.json is no JSON file"):
+    with pytest.raises(UserError, match=r"vocab\.json is not JSON"):
         start(copy)
     (copy / "vocab.json").write_text("[1]")
     with pytest.raises(UserError, match="holds no JSON object"):

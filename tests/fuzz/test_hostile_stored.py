@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import torch
 import zarr
 from guarding import outcome
 from hostile import BY_NAME, HUGE, made, rewrite_json
@@ -21,7 +23,7 @@ from reading import SAMPLES
 
 from bulkprobe import foreign
 from bulkprobe.foreign_zarr import open_group
-from bulkprobe.nn.files import read_dictionary, read_pickle
+from bulkprobe.nn.files import PLAIN, TENSORS, read_dictionary, read_pickle, read_torch
 
 ZEROS = numcodecs.Zstd().encode(bytes(1 << 28)) * 8  # frames of 2 GiB in 64 KiB
 BLOSC = bytes(numcodecs.Blosc().encode(np.zeros(64, "u1")))
@@ -196,3 +198,39 @@ def test_a_dictionary_holds_what_the_release_holds(tmp_path: Path, entry: dict[A
     (tmp_path / "v.pkl").write_bytes(pickle.dumps(entry))
     sentence = str(outcome(lambda: read_dictionary(tmp_path / "v.pkl", int, float, np.number), tmp_path))
     assert "another kind of entry" in sentence
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "named", ["torch Tensor", "torch DoubleTensor", "torch.storage UntypedStorage", "builtins bytearray"]
+)
+def test_a_checkpoint_makes_nothing_of_any_size(tmp_path: Path, named: str, zipped: bool) -> None:
+    # `weights_only` calls these with what stands in the file: 2 GiB for a bytearray.
+    module, name = named.encode().split()
+    call = b"\x80\x02}X\x01\x00\x00\x00ac" + module + b"\n" + name + b"\nJ" + struct.pack("<i", (1 << 31) - 1)
+    call += b"\x85Rs."
+    path = tmp_path / "m.pt"
+    torch.save({"a": torch.ones(4)}, path, _use_new_zipfile_serialization=zipped)
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename: archive.read(info) for info in archive.infolist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, call if member.endswith("data.pkl") else content)
+    else:
+        content = path.read_bytes()
+        start = content.index(b"\x80\x02}", 60)  # of the fourth pickle
+        path.write_bytes(content[:start] + call + content[start:])
+    assert "has no need of" in str(outcome(lambda: read_torch(path), tmp_path))
+    (tmp_path / "v.pkl").write_bytes(pickle.dumps({"graph": Stored(path.read_bytes())}, protocol=4))
+    assert "has no need of" in str(outcome(lambda: read_pickle(tmp_path / "v.pkl", PLAIN | TENSORS), tmp_path))
+
+
+class Stored:
+    """Pickles as a storage of PyTorch."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+        return torch.storage._load_from_bytes, (self.content,)

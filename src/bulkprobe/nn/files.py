@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import mmap
 import pickle
 import pickletools
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 
 from bulkprobe.errors import UserError, some
-from bulkprobe.foreign import bytes_of, refuse_unfolding
+from bulkprobe.foreign import MOST_TEXT_BYTES, bytes_of, refuse_unfolding
 
 # What a pickle may name: containers and numbers, and how numpy and torch write theirs. What stands for numpy's names
 # here is ours: numpy's own take memory for any shape, and believe what a pickle says of how a type lies in memory.
@@ -29,6 +31,8 @@ NUMPY = frozenset(
     }
 )
 TENSORS = frozenset({("torch._utils", "_rebuild_tensor_v2"), ("torch.storage", "_load_from_bytes")})
+# Named in a torch file, each would be called with a length.
+MAKERS = re.compile(r"(builtins|__builtin__) bytearray|torch(\.cuda|\.sparse)* \w*Tensor|torch\.storage \w+")
 MOST_VALUES = 100_000_000  # in a pickle; one value can stand in ten others, these in ten, and so on
 
 
@@ -68,6 +72,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 def _storage(content: bytes) -> Any:
+    _refuse_makers(io.BytesIO(content), io.BytesIO(content))
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
@@ -112,10 +117,31 @@ def _refuse_lengths(content: bytes) -> None:
             raise ValueError(f"it puts a value into place {argument} and has not so many")
 
 
+def _refuse_makers(file: Any, content: Any) -> None:
+    """Refuse a torch file whose pickles name what makes something of any size; `weights_only` lets these through.
+
+    content: the same bytes, of which no more are read than there are, whatever is asked for. ValueError.
+    """
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            pickles = [member for member in archive.infolist() if member.filename.lower().endswith("data.pkl")]
+            if sum(member.file_size for member in pickles) > MOST_TEXT_BYTES:
+                raise ValueError(f"its pickles claim more than {MOST_TEXT_BYTES:,} bytes")
+            streams = [io.BytesIO(archive.read(member)) for member in pickles]
+    else:  # the old format: five pickles, then numbers
+        streams = [content] * 5
+    for stream in streams:
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name == "GLOBAL" and MAKERS.fullmatch(str(argument)):
+                raise ValueError(f"it makes a {str(argument).split()[-1]}, which a checkpoint has no need of")
+
+
 def read_torch(path: Path) -> Any:
     """Read a torch file with `weights_only`, mapped rather than loaded where the format allows it."""
     path = existing(path)
     try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            _refuse_makers(file, content)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as problem:  # noqa: BLE001 - damaged or hostile bytes can raise anything
         raise UserError(
