@@ -214,7 +214,7 @@ def refuse_foreign_arrays(node: Any, name: str) -> None:
             continue
         refuse_foreign_array(here, place)
         refuse_bomb(place, math.prod(here.shape) * here.dtype.itemsize, _stored(here))
-        if here.dtype.kind in "OT" and here.shape:
+        if here.dtype.kind in ("O", "T") and here.shape:
             _refuse_long_texts(here, place)
 
 
