@@ -76,3 +76,14 @@ def test_a_damaged_checkpoint_has_a_twin_or_is_refused(
     top = tmp_path_factory.getbasetemp() / f"twin-{model}"
     folder = damage(model, top / "released", which, damages)
     outcome(lambda: write_twin(model.removesuffix("-latest"), folder, top / "twin", 1), top, reserves=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "file"), [("bulkformer", "gene_length_df.csv"), ("bulkformer-latest", "gene_vocab.csv")]
+)
+def test_a_length_that_is_no_number_is_refused(tmp_path: Path, model: str, file: str) -> None:
+    files = dict(checkpoint(model))
+    (name,) = (name for name in files if name.endswith(file))
+    files[name] = files[name].rstrip() + b"\x08\n"
+    folder = lay(tmp_path / "in", files)
+    assert file in str(outcome(lambda: use(model, folder), folder, reserves=True))

@@ -171,6 +171,8 @@ def _config(path: Path, of_tensors: object, checkpoint: Path) -> dict[str, Any]:
             f"{path} has other settings than {ARCHITECTURE}; unknown: {some(sorted(strange)) or 'none'}, "
             f"missing: {some(sorted(missing)) or 'none'}"
         )
+    if words := [key for key in sorted(READ) if not isinstance(config[key], int if key == "heads" else int | float)]:
+        raise UserError(f"{path}: {some(words)} should be numbers as in the release; fetch it again")
     if float(config["mask_value"]) != ABSENT:
         raise UserError(f"{path}: mask_value is {config['mask_value']}, expected {ABSENT}")
     return config
@@ -178,13 +180,14 @@ def _config(path: Path, of_tensors: object, checkpoint: Path) -> dict[str, Any]:
 
 def _vocabulary(path: Path, n_genes: int) -> tuple[list[str], dict[str, float]]:
     try:
-        table = pd.read_csv(existing(path), usecols=["vocab_index", "canonical_ensg", "gene_length_bp"])
+        columns = ["vocab_index", "canonical_ensg", "gene_length_bp"]
+        table = pd.read_csv(existing(path), usecols=columns, dtype={"gene_length_bp": float})
     except ValueError as problem:
         raise UserError(f"{path} is no vocabulary as released: {one_line(problem)}") from None
     names = [str(name) for name in table.canonical_ensg]
     if table.vocab_index.tolist() != list(range(n_genes)) or len(set(names)) != n_genes:
         raise UserError(f"{path} lists {len(set(names))} genes in {len(table)} rows, the checkpoint has {n_genes}")
-    lengths = table.gene_length_bp.astype(float)
+    lengths = table.gene_length_bp
     if not (lengths > 0).all():
         raise UserError(f"{path} has genes without a length: fetch it again")
     return names, dict(zip(names, lengths, strict=True))
