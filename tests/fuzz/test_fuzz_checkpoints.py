@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -11,10 +12,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from guarding import FUZZ, outcome
 from hypothesis import given
 from hypothesis import strategies as st
 from mangling import PACKED_DAMAGES, Damage, damaged
+from safetensors.torch import load_file, save_file
 from test_fuzz_readers import lay
 
 from bulkprobe.encoders import MODELS, get_encoder
@@ -87,3 +90,18 @@ def test_a_length_that_is_no_number_is_refused(tmp_path: Path, model: str, file:
     files[name] = files[name].rstrip() + b"\x08\n"
     folder = lay(tmp_path / "in", files)
     assert file in str(outcome(lambda: use(model, folder), folder, reserves=True))
+
+
+@pytest.mark.parametrize("change", [lambda value: value[:, :-8].clone(), lambda value: value[0, 0].clone()])
+@pytest.mark.parametrize("model", ["scbert", "sclong", "geneformer"])
+def test_parts_that_do_not_fit_each_other_are_refused(
+    tmp_path: Path, model: str, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    folder = lay(tmp_path / "in", checkpoint(model))
+    (path,) = (p for p in folder.rglob("*") if p.suffix in (".pth", ".pt", ".safetensors"))
+    content = load_file(path) if model == "geneformer" else torch.load(path)
+    state = content if model == "geneformer" else content["model_state_dict"]
+    name = next(name for name in state if name.endswith((".to_k.weight", ".key.weight")))
+    state[name] = change(state[name])
+    save_file(content, path) if model == "geneformer" else torch.save(content, path)
+    assert "does not fit the model" in str(outcome(lambda: use(model, folder), folder, reserves=True))
