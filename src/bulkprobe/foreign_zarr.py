@@ -12,9 +12,10 @@ from typing import Any
 import numcodecs
 import zarr
 from numcodecs.registry import register_codec as register_v2
-from zarr.codecs import BloscCodec, ZstdCodec
+from zarr import codecs
 from zarr.registry import register_codec as register_v3
 
+from bulkprobe.errors import Damaged
 from bulkprobe.foreign import refuse_bomb
 
 _FRAME, _SKIPPED = 0xFD2FB528, 0x184D2A50  # first four bytes of Zstandard's frames (RFC 8878)
@@ -60,6 +61,18 @@ def _lz4(data: memoryview) -> int:
     return int.from_bytes(data[:4], "little")
 
 
+def _texts(data: memoryview) -> int:
+    """Return the bytes that texts need, each of which has its length in front of it."""
+    return 4 * int.from_bytes(data[:4], "little")
+
+
+def _counted(chunk: Any) -> Any:
+    data = memoryview(numcodecs.compat.ensure_contiguous_ndarray(chunk)).cast("B")
+    if _texts(data) > len(data):
+        raise Damaged(f"a chunk claims {_texts(data) // 4:,} texts and holds {len(data):,} bytes: write it again")
+    return chunk
+
+
 def _measured(packed: Any, length: Any) -> Any:
     data = memoryview(numcodecs.compat.ensure_contiguous_ndarray(packed)).cast("B")
     refuse_bomb("a chunk", length(data), len(data))
@@ -90,7 +103,39 @@ class LZ42(numcodecs.LZ4):  # type: ignore[misc]
         return super().decode(_measured(buf, _lz4), out)
 
 
-class Zstd3(ZstdCodec):
+class Texts2(numcodecs.VLenUTF8):  # type: ignore[misc]
+    """Texts of Zarr 2."""
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """Take a chunk apart; Damaged where it claims more texts than it holds."""
+        return super().decode(_counted(buf), out)
+
+
+class Bytes2(numcodecs.VLenBytes):  # type: ignore[misc]
+    """Bytes of Zarr 2."""
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """Take a chunk apart; Damaged where it claims more texts than it holds."""
+        return super().decode(_counted(buf), out)
+
+
+class VLenUTF8Codec(codecs.VLenUTF8Codec):
+    """Texts of Zarr 3, which looks at the name of the class."""
+
+    async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
+        _counted(chunk_bytes.as_numpy_array())
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+class VLenBytesCodec(codecs.VLenBytesCodec):
+    """Bytes of Zarr 3, likewise."""
+
+    async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
+        _counted(chunk_bytes.as_numpy_array())
+        return await super()._decode_single(chunk_bytes, chunk_spec)
+
+
+class Zstd3(codecs.ZstdCodec):
     """Zstandard of Zarr 3."""
 
     async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
@@ -98,7 +143,7 @@ class Zstd3(ZstdCodec):
         return await super()._decode_single(chunk_bytes, chunk_spec)
 
 
-class Blosc3(BloscCodec):
+class Blosc3(codecs.BloscCodec):
     """Blosc of Zarr 3."""
 
     async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
@@ -106,8 +151,8 @@ class Blosc3(BloscCodec):
         return await super()._decode_single(chunk_bytes, chunk_spec)
 
 
-for _codec in (Zstd2, Blosc2, LZ42):
+for _codec in (Zstd2, Blosc2, LZ42, Texts2, Bytes2):
     register_v2(_codec)
-for _name, _class in (("zstd", Zstd3), ("blosc", Blosc3)):
+for _name, _class in (("zstd", Zstd3), ("blosc", Blosc3), ("vlen-utf8", VLenUTF8Codec), ("vlen-bytes", VLenBytesCodec)):
     register_v3(_name, _class)
     zarr.config.set({f"codecs.{_name}": f"{_class.__module__}.{_class.__qualname__}"})

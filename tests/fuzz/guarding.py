@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from bulkprobe.errors import UserError
 
-EXAMPLES = int(os.environ.get("BULKPROBE_FUZZ_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("BULKPROBE_FUZZ_EXAMPLES", "10"))
 # CI draws the same examples every time; a long run draws new ones and keeps what failed.
 FUZZ = settings(
     max_examples=EXAMPLES,

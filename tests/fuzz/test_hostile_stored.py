@@ -68,6 +68,17 @@ def test_a_chunk_of_zarr_3_cannot_unpack_to_any_size(tmp_path: Path, name: str, 
     assert "claims" in str(outcome(lambda: reader.read(tmp_path), tmp_path))
 
 
+@pytest.mark.parametrize("name", ["anndata.zarr-2", "anndata.zarr-3"])
+def test_a_chunk_holds_the_texts_that_it_counts(tmp_path: Path, name: str) -> None:
+    reader, array = made(name, tmp_path), tmp_path / "a.zarr" / "obs" / "_index"
+    if name.endswith("2"):
+        rewrite_json(array / ".zarray", compressor=None)
+    else:
+        rewrite_json(array / "zarr.json", codecs=[{"name": "vlen-utf8"}])
+    spoil(array, struct.pack("<I", (1 << 31) - 1) + bytes(100))
+    assert "texts and holds" in str(outcome(lambda: reader.read(tmp_path), tmp_path))
+
+
 @pytest.mark.parametrize("shuffled", [True, False])
 def test_a_shard_cannot_unpack_to_any_size(tmp_path: Path, shuffled: bool) -> None:
     codecs = [zarr.codecs.BloscCodec(typesize=4)] if shuffled else [zarr.codecs.ZstdCodec()]
