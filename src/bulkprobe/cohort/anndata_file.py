@@ -23,7 +23,8 @@ from bulkprobe.errors import UserError, some
 from bulkprobe.foreign import child, refuse_foreign_array, refuse_foreign_arrays
 from bulkprobe.foreign_zarr import open_group
 
-BLOCK_VALUES = 1 << 24  # of a block that is read in passing: 64 MB as float32
+BLOCK_VALUES = 1 << 21  # of a block that is read in passing: 8 MB as float32, several times over while it is checked
+CHUNK_VALUES = 1 << 24  # of chunks that are read as a whole, lest each be unpacked several times
 GROUP_FILES = ("zarr.json", ".zgroup")
 _KINDS = {"array": "dense", "csr_matrix": "csr", "csc_matrix": "csc"}
 
@@ -74,8 +75,12 @@ class Matrix:
 
     def runs(self) -> Iterator[Floats]:
         """Yield all lines by blocks, whole chunks at a time where they are small enough."""
-        size = max(1, BLOCK_VALUES // max(1, self.width))
-        size -= size % self.together if size > self.together else 0
+        width = max(1, self.width)
+        size = max(1, BLOCK_VALUES // width)
+        if size > self.together:
+            size -= size % self.together
+        elif self.together * width <= CHUNK_VALUES:
+            size = self.together
         for start in range(0, self.n_lines, size):
             yield self.read(start, min(start + size, self.n_lines))
 

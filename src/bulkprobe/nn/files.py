@@ -50,10 +50,12 @@ class _AllowList(pickle.Unpickler):
 
 
 class _Kind:
-    """The type of a number, as a pickle names it: f8, i4, … in the machine's order of bytes."""
+    """The type of a number or a text, as a pickle names it: f8, i2, U15, … in the machine's order of bytes."""
 
     def __init__(self, code: str, *_: object) -> None:
-        self.dtype = np.dtype({"f2": "f2", "f4": "f4", "f8": "f8", "i4": "i4", "i8": "i8", "b1": "b1"}[code])
+        self.dtype = np.dtype(code)
+        if self.dtype.kind not in "biufUS":
+            raise ValueError(f"values of type {code!r}")
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
         if state[1] not in ("<", "|", "="):

@@ -1,0 +1,148 @@
+"""Embedding ever more samples: is memory flat, and is time linear? And what does DVC's hashing of the store cost?
+
+Simulated counts (every sample the same at each size) are embedded with a small checkpoint, each size in a process of
+its own. The smaller sizes are run several times, in turn, and the fastest counts. A sample's seconds are those of the
+whole run, from opening the input to the finished store, over the number of samples. DVC's cost is that of `dvc add` of
+the store, less that of `dvc add` of an empty folder.
+
+    python benchmarks/stream.py [--quick] [--json FILE] [--workdir FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from embed_bench.cases import made_genes
+from stream_bench.simulated import write_counts
+
+HERE = Path(__file__).resolve().parent
+SOURCE = HERE.parent / "src"
+FULL, QUICK = (2_000, 20_000, 200_000), (1_000, 2_000, 4_000)
+REPEATS = (5, 2, 1)  # of the sizes
+GENES, SHARD = 400, 500
+MODEL = "geneformer"
+SIZES = {"version": "V2", "width": 64, "depth": 2, "heads": 4}
+FLAT, LINEAR = 1.2, 1.1  # peak memory and seconds a sample of the largest, over those of the smallest
+
+
+def embed(folder: Path, n: int) -> dict[str, float]:
+    """Embed n samples anew in a process of its own; return its seconds and its peak bytes."""
+    output = folder / f"{n}.zarr"
+    subprocess.run(["rm", "-rf", str(output)], check=True)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(SOURCE), str(HERE)])}
+    command = [sys.executable, "-m", "stream_bench.child", MODEL, str(folder / f"{n}.h5ad"), str(folder / "checkpoint")]
+    done = subprocess.run(
+        [*command, str(output), str(SHARD)], check=True, env=env, capture_output=True, text=True, cwd=folder
+    )
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def gap(folder: Path, n: int, smallest: int) -> float:
+    """Return how far the vectors of the samples that two sizes share differ at most."""
+    first, second = (zarr.open_group(str(folder / f"{size}.zarr"), mode="r")["embedding"] for size in (smallest, n))
+    if not isinstance(first, zarr.Array) or not isinstance(second, zarr.Array):
+        raise TypeError("embedding is no array")
+    return float(np.abs(np.asarray(first[:smallest]) - np.asarray(second[:smallest])).max())
+
+
+def hashing(folder: Path, n: int) -> dict[str, float]:
+    """Return the seconds of `dvc add` of a store in a repository of its own, and of a status after it."""
+    repository = folder / f"dvc-{n}"
+    (repository / "empty").mkdir(parents=True)
+    store = repository / "store.zarr"
+    (folder / f"{n}.zarr").rename(store)
+    (repository / "empty" / "file").write_text("nothing")
+
+    def dvc(*words: str) -> float:
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "dvc", *words], check=True, cwd=repository, capture_output=True)
+        return time.perf_counter() - begun
+
+    dvc("init", "--no-scm", "--quiet")
+    dvc("config", "cache.type", "hardlink,symlink")
+    nothing = dvc("add", "--quiet", "empty")
+    added = dvc("add", "--quiet", "store.zarr")
+    found = [path for path in store.rglob("*") if path.is_file()]
+    total = sum(path.stat().st_size for path in found)
+    return {"seconds": max(0.0, added - nothing), "status": dvc("status"), "bytes": float(total), "files": len(found)}
+
+
+def main() -> int:
+    """Run every size, print the table, write the JSON file; status 1 where memory or time grows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="1,000 to 4,000 samples, which show that it runs")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--workdir", type=Path, help="where inputs and stores lie for the time being")
+    arguments = parser.parse_args()
+    sizes = QUICK if arguments.quick else FULL
+    repeats = (1, 1, 1) if arguments.quick else REPEATS
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="bulkprobe-", dir=arguments.workdir) as scratch:
+        folder = Path(scratch)
+        genes = made_genes(GENES)
+        (folder / "checkpoint").mkdir()
+        import_module(f"bulkprobe.untrained.{MODEL}").write(folder / "checkpoint", genes, 1, **SIZES)
+        measured: dict[int, list[dict[str, float]]] = {n: [] for n in sizes}
+        for n in sizes:
+            write_counts(folder / f"{n}.h5ad", genes, n)
+        for turn in range(max(repeats)):
+            for n, times in zip(sizes, repeats, strict=True):
+                if turn < times:
+                    measured[n].append(embed(folder, n))
+        gaps = {n: gap(folder, n, sizes[0]) for n in sizes}
+        title = f"{'samples':>9}{'ms/sample':>11}{'ratio':>7}{'peak MB':>9}{'ratio':>7}{'gap':>9}"
+        print(f"{title}{'store MB':>10}{'files':>7}{'dvc add s':>11}{'status s':>10}")
+        for n in sizes:
+            seconds = min(run["seconds"] for run in measured[n]) / n
+            peak = max(run["peak"] for run in measured[n])
+            cost = hashing(folder, n)
+            first = rows[0] if rows else {"ours": seconds, "peak": peak}
+            rows.append(
+                {
+                    "name": f"embed {n} samples",
+                    "ours": seconds,
+                    "other": first["ours"],
+                    "unit": "s/sample",
+                    "ratio": first["ours"] / seconds,
+                    "goal": 1 / LINEAR,
+                    "peer": f"the same with {sizes[0]} samples",
+                    "peer_version": f"torch {version('torch')}",
+                    "n": f"{n} samples, {GENES} genes, {MODEL} {SIZES['width']} wide, shards of {SHARD}",
+                    "memory_ratio": peak / first["peak"],
+                    "gap": gaps[n],
+                    "peak": peak,
+                    "store_bytes": cost["bytes"],
+                    "files": cost["files"],
+                    "dvc_add_seconds": cost["seconds"],
+                    "dvc_status_seconds": cost["status"],
+                }
+            )
+            row = rows[-1]
+            print(
+                f"{n:>9}{1e3 * seconds:>11.3f}{seconds / first['ours']:>7.2f}{peak / 1e6:>9.0f}"
+                f"{row['memory_ratio']:>7.2f}{row['gap']:>9.1e}{cost['bytes'] / 1e6:>10.1f}{cost['files']:>7.0f}"
+                f"{cost['seconds']:>11.2f}{cost['status']:>10.2f}"
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    steady = all(row["memory_ratio"] <= FLAT and row["ratio"] >= 1 / LINEAR for row in rows)
+    same = all(row["gap"] == 0 for row in rows)
+    return 0 if same and (steady or arguments.quick) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
