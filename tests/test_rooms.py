@@ -17,7 +17,7 @@ TOP = Path(__file__).resolve().parents[1]
 SOURCE = TOP / "src"
 PACKAGE = "bulkprobe"
 
-LEAVES = {"errors", "files", "foreign"}  # import nothing of ours; every room may use them
+LEAVES = {"errors", "files", "foreign", "foreign_zarr"}  # import nothing of ours; every room may use them
 ROOMS: dict[str, set[str]] = {
     "params": set(),
     "preprocess": set(),
@@ -43,6 +43,7 @@ NOT_A_DEP = {
     "bulkprobe.cluster": "where a shard is computed changes no byte (tests/cluster)",
     "bulkprobe.errors": "messages only",
     "bulkprobe.foreign": "refuses damaged files, changes no number",
+    "bulkprobe.foreign_zarr": "the same",
     "bulkprobe.params": "DVC tracks the values themselves",
     "bulkprobe.stages": "one thread for linear algebra; Ctrl-C while a stage is imported",
     "bulkprobe.stages.embed_cluster": "the same: it runs the functions of stages/embed.py and store.py elsewhere",

@@ -179,7 +179,7 @@ def test_an_absent_encoder_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("part", "message"),
-    [("zarr.json", "is a damaged embedding store"), ("sample_id/c/0", "the sample ids cannot be read")],
+    [("zarr.json", "is a damaged embedding store"), ("sample_id/c/0", "is a damaged embedding store")],
 )
 def test_a_store_cut_short_is_one_sentence(tmp_path: Path, part: str, message: str) -> None:
     path = tmp_path / "a.zarr"

@@ -12,6 +12,7 @@ from bulkprobe.cluster import HERE, Plan, joblib_on
 from bulkprobe.cohort.read import Cohort, read_cohort
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_path, write_json
+from bulkprobe.foreign import refusing
 from bulkprobe.params import Params, load_params, with_settings
 from bulkprobe.probes import save as saving
 from bulkprobe.splits import COLUMNS
@@ -71,13 +72,8 @@ def _vectors(store: Path | Store) -> tuple[Store, str]:
 
 def read_splits(path: Path) -> pd.DataFrame:
     """Read a splits table; UserError where the file is something else."""
-    try:
+    with refusing(f"{path} is not a Parquet table", "give the splits that `dvc repro splits` makes"):
         table = pd.read_parquet(path)
-    except (ValueError, OSError) as problem:  # pyarrow's errors are of these kinds
-        reason = " ".join(str(problem).split())[:200]
-        raise UserError(
-            f"{path} is not a Parquet table ({reason}): give the splits that `dvc repro splits` makes"
-        ) from None
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise UserError(

@@ -11,7 +11,7 @@ import typer
 
 from bulkprobe import __version__
 from bulkprobe.errors import Damaged, UserError, printable, some
-from bulkprobe.foreign import load_yaml
+from bulkprobe.foreign import MOST_SETTINGS_BYTES, bytes_of, load_yaml
 from bulkprobe.stages import one_thread
 from bulkprobe.stages.running import stoppable
 
@@ -104,7 +104,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} is not there: give the YAML file that describes your tables")
     try:
-        content = load_yaml(path.read_text(encoding="utf-8-sig"))
+        content = load_yaml(bytes_of(path, MOST_SETTINGS_BYTES).decode("utf-8-sig"))
     except (Damaged, UnicodeDecodeError) as problem:
         raise UserError(f"{path} is not valid YAML: {problem}") from None
     if content is None:

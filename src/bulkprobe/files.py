@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkprobe.errors import Damaged, UserError
+from bulkprobe.foreign import MOST_JSON_BYTES, bytes_of
 
 READ_BYTES = 1 << 20
 UNLOCKABLE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}  # file systems without locks
@@ -155,7 +156,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; Damaged (a UserError and a ValueError) where a file holds anything else."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(bytes_of(path, MOST_JSON_BYTES).decode())
     except (ValueError, RecursionError) as problem:
         reason = "nested too deeply" if isinstance(problem, RecursionError) else str(problem)[:160]
         raise Damaged(f"{path} is not JSON ({reason}): make or fetch it again") from None

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bulkprobe.errors import Damaged, UserError
-from bulkprobe.foreign import load_yaml, plain_name
+from bulkprobe.foreign import MOST_SETTINGS_BYTES, bytes_of, load_yaml, plain_name
 
 PARAMS_FILE = Path("params.yaml")
 SHIPPED = Path(__file__).with_name("params.yaml")  # a link to the project's own, a copy of it in a built package
@@ -227,7 +227,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     if not path.is_file():
         raise UserError(f"{path} is not here: run the command in the project's top folder")
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
+        content = load_yaml(bytes_of(path, MOST_SETTINGS_BYTES).decode())
     except (Damaged, UnicodeDecodeError) as problem:
         raise UserError(f"{path} is not valid YAML: {problem}") from None
     if not isinstance(content, dict):

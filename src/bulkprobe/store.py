@@ -22,6 +22,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_path, only_writer, replace_folder, sweep
 from bulkprobe.foreign import refuse_foreign_arrays, refusing
+from bulkprobe.foreign_zarr import open_group
 
 CHUNKS_PER_SHARD = 4
 # The checksum is 4 bytes a chunk; without it more than half of all changed bits would pass for other numbers.
@@ -238,7 +239,7 @@ def tidy(path: Path) -> None:
 
 def _open(path: Path) -> zarr.Group:
     with refusing(f"{path} is a damaged embedding store", "embed again"):
-        group = zarr.open_group(str(path), mode="r")
+        group = open_group(path)
         if "sample_id" in group:
             refuse_foreign_arrays(group["sample_id"], f"{path}: sample_id")
         if "embedding" in group:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from bulkprobe.errors import UserError
 
-EXAMPLES = int(os.environ.get("BULKPROBE_FUZZ_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("BULKPROBE_FUZZ_EXAMPLES", "10"))
 # CI draws the same examples every time; a long run draws new ones and keeps what failed.
 FUZZ = settings(
     max_examples=EXAMPLES,
@@ -37,7 +37,10 @@ RUNS_SOMETHING = (
     *("socket.connect", "socket.bind", "webbrowser.open", "os.kill", "os.putenv", "ctypes.dlopen"),
 )
 WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "shutil.rmtree", "os.truncate")
-NO_MEMORY = re.compile(r"alloc|out of memory|unable to mmap|bad_alloc", re.IGNORECASE)
+NO_MEMORY = re.compile(
+    r"(can't|cannot|unable to|failed to|could not) (re)?alloc|memory allocation|out of memory|unable to mmap|bad_alloc",
+    re.IGNORECASE,
+)
 
 _allowed: Path | None = None  # the one folder that may change, while a reader is watched
 _seen: list[str] = []

@@ -10,7 +10,8 @@ from guarding import FUZZ, outcome
 from hypothesis import given
 from hypothesis import strategies as st
 from mangling import PACKED_DAMAGES, Damage, damaged
-from readers import READERS, Reader, sound
+from readers import READERS, sound
+from reading import Reader
 
 
 def lay(folder: Path, files: dict[str, bytes]) -> Path:
@@ -39,3 +40,23 @@ def test_a_damaged_file_is_read_or_refused(
     files[name] = damaged(files[name], damages)
     folder = lay(tmp_path_factory.getbasetemp() / "fuzz", files)
     outcome(lambda: reader.read(folder), folder, reserves=reader.reserves)
+
+
+# What long runs have found; each is mended in its reader.
+FOUND: list[tuple[str, str, Damage]] = [
+    ("mutations.parquet", "m.parquet", ("flip", 0.75, 0)),  # in the notes of pandas
+    ("gene-table.gtf", "a.gtf", ("number", 34, b"9223372036854775808")),
+    ("annotation.gtf", "a.gtf", ("number", 34, b"9223372036854775808")),
+    ("kallisto", "t.gtf.gz", ("inside", 0, (("number", 1, b"9223372036854775808"),))),
+    ("gdc-star", "manifest.tsv", ("nest", 8, b"[", 256)),  # a name longer than file systems allow
+    ("release.json", "release.json", ("column gone", 2)),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "damage"), FOUND, ids=[case[0] for case in FOUND])
+def test_what_was_found_once_is_one_sentence(tmp_path: Path, name: str, file: str, damage: Damage) -> None:
+    (reader,) = (reader for reader in READERS if reader.name == name)
+    files = dict(sound(reader))
+    files[file] = damaged(files[file], (damage,))
+    folder = lay(tmp_path / "in", files)
+    outcome(lambda: reader.read(folder), tmp_path)

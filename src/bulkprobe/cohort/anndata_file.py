@@ -16,12 +16,12 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse
-import zarr
 
 from bulkprobe.cohort.legible import legible_anndata
 from bulkprobe.cohort.spool import Floats
 from bulkprobe.errors import UserError, some
-from bulkprobe.foreign import refuse_foreign_array, refuse_foreign_arrays
+from bulkprobe.foreign import child, refuse_foreign_array, refuse_foreign_arrays
+from bulkprobe.foreign_zarr import open_group
 
 BLOCK_VALUES = 1 << 21  # of a block that is read in passing: 8 MB as float32, several times over while it is checked
 CHUNK_VALUES = 1 << 24  # of chunks that are read as a whole, lest each be unpacked several times
@@ -104,7 +104,9 @@ class AnnDataFile:
                     f"{self.path.name} has no {place}: expected AnnData with obs, var and X; its layers: "
                     f"{some(self.layers) or 'none'}"
                 )
-            stored = root[place]
+            stored = root
+            for part in place.split("/", 1):
+                stored = child(stored, part, f"{self.path.name}: {place}")
             encoding = stored.attrs.get("encoding-type", "none" if hasattr(stored, "keys") else "array")
             kind = _KINDS.get(str(encoding))
             if kind is None or hasattr(stored, "keys") == (kind == "dense"):
@@ -146,7 +148,7 @@ def opened(path: Path) -> Iterator[Any]:
     if path.is_file() and path.suffix == ".zarr":
         raise UserError(f"{path.name} is a file: expected a folder; unpack it if it is an archive")
     with legible_anndata(path):
-        root = zarr.open_group(str(path), mode="r") if path.is_dir() else h5py.File(path, "r")
+        root = open_group(path) if path.is_dir() else h5py.File(path, "r")
         try:
             yield root
         finally:
@@ -161,9 +163,12 @@ def open_anndata(path: Path) -> AnnDataFile:
         layers = sorted(root["layers"]) if "layers" in root else []
         for name in ("obs", "var"):
             if name in root:
-                refuse_foreign_arrays(root[name], f"{path.name}: {name}")
+                refuse_foreign_arrays(child(root, name, f"{path.name}: {name}"), f"{path.name}: {name}")
         tables = [_read(root, name, path) for name in ("obs", "var")]
-        scale = _read(root["uns"], "scale", path) if "uns" in root and "scale" in root["uns"] else None
+        uns = child(root, "uns", f"{path.name}: uns") if "uns" in root else {}
+        if "scale" in uns:
+            refuse_foreign_arrays(child(uns, "scale", f"{path.name}: uns/scale"), f"{path.name}: uns/scale")
+        scale = _read(uns, "scale", path) if "scale" in uns else None
     return AnnDataFile(path, tables[0], tables[1], scale, layers)
 
 

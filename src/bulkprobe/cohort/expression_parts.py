@@ -20,6 +20,7 @@ from bulkprobe.cohort.legible import legible
 from bulkprobe.cohort.scales import SCALES
 from bulkprobe.cohort.spool import Floats
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import refuse_much_text
 
 MOST_ROWS = 10_000_000  # of a table: ten times the samples of the largest collection
 ORIENTATIONS = ("auto", "genes_by_samples", "samples_by_genes")
@@ -170,6 +171,7 @@ def _open_parquet(path: Path, orientation: str, genes: GeneTable) -> Part:
             )
         if file.metadata.num_rows > MOST_ROWS:
             raise UserError(f"{path.name} has {file.metadata.num_rows:,} rows, more than {MOST_ROWS:,}: is it another?")
+        refuse_much_text(path, text)
         rows = ["" if key is None else str(key) for key in file.read(columns=text).column(0).to_pylist()]
     places = [place for place, name in enumerate(schema.names) if name != text[0]]
     columns = [schema.names[place] for place in places]

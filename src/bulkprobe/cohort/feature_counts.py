@@ -20,6 +20,7 @@ from bulkprobe.cohort.quantifier_formats import FEATURE_COUNTS, comment_lines, h
 from bulkprobe.cohort.spool import Floats
 from bulkprobe.cohort.text_matrix import MISSING
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import MOST_TEXT_BYTES
 
 BLOCK_BYTES = 1 << 24
 ALIGNMENTS = (".bam", ".sam", ".cram")
@@ -94,7 +95,11 @@ def open_feature_counts(path: Path) -> Part:
         raise UserError(f"{path.name} has no columns of counts: expected one for each BAM file")
     symbol = next((i for i in range(6, samples[0]) if columns[i].lower() in SYMBOLS), None)
     wanted = [0, 5] if symbol is None else [0, 5, symbol]
-    batches = list(values.table(wanted))
+    batches: list[pa.RecordBatch] = []
+    for batch in values.table(wanted):
+        batches.append(batch)
+        if sum(kept.nbytes for kept in batches) > MOST_TEXT_BYTES:
+            raise UserError(f"{path.name} names more genes than any annotation has: write it again")
     table = pa.Table.from_batches(batches) if batches else None
     if table is None or not table.num_rows:
         raise UserError(f"{path.name} is an empty table: it has a header and no genes, write it again")

@@ -27,6 +27,8 @@ from bulkprobe.errors import UserError, some
 GZIP_MAGIC = b"\x1f\x8b"
 PAR_Y_PREFIX = "ENSGR"  # GENCODE up to version 24
 PAR_Y_SUFFIX = "_PAR_Y"  # GENCODE from version 25
+MOST_BASES = 1 << 40  # of a chromosome; the longest known has 1e11
+MOST_GENES, MOST_EXONS = 1_000_000, 50_000_000  # of an annotation: ten times those of GENCODE
 MOST_LINE_BYTES = 1 << 27  # a million samples have 20 MB of names; a longer line is no text, or made to fill the memory
 BROKEN_GZIP: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, cast("type[Exception]", isal_zlib.error))
 
@@ -151,6 +153,8 @@ def read_gtf(path: Path) -> pd.DataFrame:
                     at = attributes.index(b'gene_id "') + 9
                     gene = attributes[at : attributes.index(b'"', at)]
                     span = int(fields[3]), int(fields[4])
+                    if max(map(abs, span)) > MOST_BASES:
+                        raise ValueError(f"an end at base {max(span)}")
                 except (IndexError, ValueError) as error:
                     raise UserError(
                         f"{path.name}, line {number}: not a GTF record ({error}); expected nine tab-separated "
@@ -160,6 +164,11 @@ def read_gtf(path: Path) -> pd.DataFrame:
                 if index is None:
                     index = names[gene] = len(names)
                     symbols.append(_gene_name(attributes))
+                if len(names) > MOST_GENES or len(of_gene) > MOST_EXONS:
+                    raise UserError(
+                        f"{path.name} has more than {MOST_GENES:,} genes or {MOST_EXONS:,} exons, which no annotation "
+                        "has: fetch it again"
+                    )
                 if exon:
                     of_gene.append(index)
                     starts.append(span[0])

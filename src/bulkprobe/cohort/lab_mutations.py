@@ -14,7 +14,7 @@ from bulkprobe.cohort.barcodes import PATIENT_LENGTH, SAMPLE_LENGTH, is_barcode
 from bulkprobe.cohort.flow import Flow
 from bulkprobe.cohort.genes import MOST_LINE_BYTES, lines_of, open_maybe_gzip, repeated
 from bulkprobe.cohort.lab_tables import find_column
-from bulkprobe.cohort.labels import MutationStatus, filter_accepted, is_hotspot, read_maf
+from bulkprobe.cohort.labels import MOST_NAMES, MutationStatus, filter_accepted, is_hotspot, read_maf
 from bulkprobe.cohort.legible import legible, read_parquet
 from bulkprobe.cohort.schema import HOTSPOTS, CohortRules, FilesConfig
 from bulkprobe.cohort.survival import blank_missing
@@ -139,7 +139,9 @@ def _resolve(keys: Iterable[str], samples: pd.DataFrame, table: str, flow: Flow)
 
 def _frames(path: Path, columns: list[str] | None) -> Iterator[pd.DataFrame]:
     if path.suffix == ".parquet":
-        yield read_parquet(path, columns).to_pandas()
+        with legible(path):
+            frame = read_parquet(path, columns).to_pandas()
+        yield frame
         return
     with legible(path), open_maybe_gzip(path) as handle:
         yield from pd.read_csv(
@@ -192,6 +194,8 @@ def _read_matrix(
         if len(kept):
             long = kept.melt(id_vars=[frame.columns[0]], value_vars=list(names), var_name="key", value_name="mutated")
             rows.append(long.rename(columns={str(frame.columns[0]): "gene"}))
+            if sum(map(len, rows)) > MOST_NAMES:
+                raise UserError(f"{path.name} has more than {MOST_NAMES:,} cells of labelled genes: keep a row a gene")
     status = pd.concat(rows) if rows else pd.DataFrame({"gene": [], "key": [], "mutated": []}, dtype=object)
     status["mutated"] = _calls(status["mutated"], path.name)
     status = status.dropna(subset="mutated").assign(hotspot=None)
@@ -225,6 +229,8 @@ def _read_long(
             table = table[table["FILTER"].map(lambda text: filter_accepted(text, rules.mutation_filters))]
         seen.update(table["key"])
         kept.append(table[table["gene"].isin(list(rules.genes))])
+        if len(seen) + sum(map(len, kept)) > MOST_NAMES:
+            raise UserError(f"{path.name} has more than {MOST_NAMES:,} samples and calls: give tables of one study")
     table = pd.concat(kept, ignore_index=True)
     names = _resolve(sorted(seen), samples, path.name, flow)
     table = table.assign(key=table["key"].map(names)).dropna(subset="key")

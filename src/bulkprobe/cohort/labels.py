@@ -24,6 +24,7 @@ from bulkprobe.errors import UserError, some
 
 MAF_COLUMNS = ("Hugo_Symbol", "Variant_Classification", "Tumor_Sample_Barcode", "HGVSp_Short", "FILTER")
 MAF_OPTIONAL = frozenset({"HGVSp_Short", "FILTER"})  # a lab's MAF may lack them; the official one has them
+MOST_NAMES = 20_000_000  # genes, samples and calls that are kept of a MAF
 BLOCK_BYTES = 4 << 20  # larger blocks are not faster and pyarrow holds several
 DEFAULT_Z = {"mad": 3.5, "sd": 5.0}
 ENOUGH_FOR_SPREAD = 20  # patients
@@ -120,6 +121,11 @@ def read_maf(path: Path, rules: CohortRules, *, official: bool = True) -> tuple[
             burden = burden.add(counts, fill_value=0)
             kept = nonsilent & _by_category(block, "Hugo_Symbol", lambda text: text in rules.genes)
             blocks.append(block[kept].astype(object))
+            if len(seen) + len(burden) + sum(map(len, blocks)) > MOST_NAMES:
+                raise UserError(
+                    f"{path.name} has more than {MOST_NAMES:,} genes, samples and calls in labelled genes: give a MAF "
+                    "of one study"
+                )
     except BROKEN_GZIP as error:
         raise truncated(path, error) from error
     except pa.ArrowInvalid as error:

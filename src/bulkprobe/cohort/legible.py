@@ -13,9 +13,9 @@ import pyarrow.parquet
 
 from bulkprobe.cohort.genes import BROKEN_GZIP, open_maybe_gzip, truncated
 from bulkprobe.errors import UserError
-from bulkprobe.foreign import flat, refuse_wide_table, refusing
+from bulkprobe.foreign import MOST_TEXT_BYTES, flat, refuse_wide_table, refusing
 
-MOST_TABLE_BYTES = 1 << 28  # unpacked, of a text table that is read as a whole
+MOST_TABLE_BYTES = MOST_TEXT_BYTES  # unpacked, of a text table that is read as a whole
 
 
 @contextmanager
@@ -56,14 +56,16 @@ def content_of(path: Path) -> bytes:
     with legible(path), open_maybe_gzip(path) as handle:
         content = handle.read(MOST_TABLE_BYTES + 1)
     if len(content) > MOST_TABLE_BYTES:
-        raise UserError(f"{path.name} has more than {MOST_TABLE_BYTES:,} bytes of text: that is no table of samples")
+        raise UserError(
+            f"{path.name} has more than {MOST_TABLE_BYTES:,} bytes of text: that is no table of samples or genes"
+        )
     return content
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet table as a whole. Errors: `UserError` for a broken file and for more cells than memory holds."""
     with legible(path):
-        refuse_wide_table(path)
+        refuse_wide_table(path, columns)
         return pa.parquet.read_table(path, columns=columns)
 
 

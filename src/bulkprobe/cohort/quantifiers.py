@@ -28,7 +28,8 @@ from bulkprobe.cohort.expression_parts import Part, Told, open_part
 from bulkprobe.cohort.feature_counts import open_feature_counts
 from bulkprobe.cohort.gdc_sheet import barcodes
 from bulkprobe.cohort.gene_keys import GeneTable
-from bulkprobe.cohort.genes import BROKEN_GZIP, open_maybe_gzip, repeated, truncated
+from bulkprobe.cohort.genes import repeated
+from bulkprobe.cohort.legible import content_of
 from bulkprobe.cohort.quantifier_formats import (
     FEATURE_COUNTS,
     GDC,
@@ -269,11 +270,7 @@ class _Reader:
         self, file: Path, columns: Sequence[str], text: str | None = None
     ) -> tuple[list[str], list[str], list[npt.NDArray[np.float64]]]:
         """Return the names of the rows, a column of text, and columns of numbers."""
-        with open_maybe_gzip(file) as handle:
-            try:
-                content = handle.read()
-            except BROKEN_GZIP as error:
-                raise truncated(file, error) from error
+        content = content_of(file)
         if not content.endswith(b"\n"):
             raise UserError(f"{_place(file)} is cut off: its last line has no end, write or fetch it again")
         names = self.kind.names

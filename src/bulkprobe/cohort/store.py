@@ -30,6 +30,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_folder
 from bulkprobe.foreign import refuse_foreign_array, refuse_foreign_arrays, refusing
+from bulkprobe.foreign_zarr import open_group
 
 Floats = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int64]
@@ -355,7 +356,7 @@ def open_expression(path: Path) -> ExpressionStore:
     if not (path / "zarr.json").is_file():
         raise UserError(f"there is no expression store at {path}: build the cohort first (`bulkprobe cohort`)")
     with refusing(f"{path.name} is a damaged expression store", "build the cohort again"):
-        return _opened(path, zarr.open_group(str(path), mode="r"))
+        return _opened(path, open_group(path))
 
 
 def _opened(path: Path, group: Any) -> ExpressionStore:

@@ -18,6 +18,7 @@ from bulkprobe.errors import UserError, some
 from bulkprobe.foreign import refuse_zip_bomb, refusing
 
 CDR_SHEET = "TCGA-CDR"
+MOST_ROWS = 1 << 20  # that Excel can hold
 CDR_COLUMNS = {
     "bcr_patient_barcode": "patient_id",
     "type": "cancer_type",
@@ -76,10 +77,10 @@ def read_cdr(path: Path) -> pd.DataFrame:
 
     Errors: `UserError` for a missing sheet or column, or a patient that occurs twice.
     """
-    with refusing(f"{path.name} is not an Excel workbook", "fetch the official file again"):
+    # Opened here: openpyxl leaves a damaged file open.
+    with refusing(f"{path.name} is not an Excel workbook", "fetch the official file again"), path.open("rb") as file:
         refuse_zip_bomb(path)
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        return _read_cdr(path, book)
+        return _read_cdr(path, openpyxl.load_workbook(file, read_only=True, data_only=True))
 
 
 def _read_cdr(path: Path, book: openpyxl.Workbook) -> pd.DataFrame:
@@ -98,7 +99,12 @@ def _read_cdr(path: Path, book: openpyxl.Workbook) -> pd.DataFrame:
                 f"{path.name}: no column {some(absent)} in sheet {CDR_SHEET}; fetch the official file again"
             )
         places = [header.index(name) for name in CDR_COLUMNS]
-        cells = [[row[i] if i < len(row) else None for i in places] for row in rows]
+        cells = []
+        for number, row in enumerate(rows):  # rows that a sheet leaves out are there as empty ones
+            if number > MOST_ROWS:
+                raise UserError(f"{path.name}: more than {MOST_ROWS:,} rows in {CDR_SHEET}; fetch the file again")
+            if any(cell is not None for cell in row):
+                cells.append([row[i] if i < len(row) else None for i in places])
     finally:
         book.close()
     table = pd.DataFrame(cells, columns=list(CDR_COLUMNS.values()), dtype=object)

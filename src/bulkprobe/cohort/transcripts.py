@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from bulkprobe.cohort.genes import BROKEN_GZIP, open_maybe_gzip, truncated
+from bulkprobe.cohort.genes import BROKEN_GZIP, lines_of, open_maybe_gzip, truncated
 from bulkprobe.errors import UserError, some
 
+MOST_TRANSCRIPTS = 10_000_000  # with and without version: ten times what any annotation has
 LEAST_KNOWN = 0.5  # of a table's transcripts; below it the transcript table is of another annotation
 _VERSION = re.compile(r"^(ENST\d+)\.\d+")
 _TRANSCRIPT, _GENE = re.compile(rb'transcript_id "([^"]+)"'), re.compile(rb'gene_id "([^"]+)"')
@@ -31,7 +32,7 @@ def read_transcripts(path: Path) -> dict[str, str]:
     gtf = is_gtf(path)
     with open_maybe_gzip(path) as handle:
         try:
-            for number, line in enumerate(handle, start=1):
+            for number, line in enumerate(lines_of(handle, path), start=1):
                 pair = _of_gtf(line) if gtf else _of_table(line, path, number)
                 if pair is None:
                     continue
@@ -41,6 +42,11 @@ def read_transcripts(path: Path) -> dict[str, str]:
                             f"{path.name}, line {number}: transcript {name} belongs to {found[name]} and to {pair[1]}; "
                             "expected one gene each, correct the table"
                         )
+                if len(found) > MOST_TRANSCRIPTS:
+                    raise UserError(
+                        f"{path.name} names more than {MOST_TRANSCRIPTS:,} transcripts, which no annotation has: give "
+                        "a table of transcripts and genes, or a GTF"
+                    )
         except BROKEN_GZIP as error:
             raise truncated(path, error) from error
     if not found:

@@ -190,7 +190,7 @@ def read_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
             f"{path.name} has {n_genes}: they are of different releases"
         )
     lengths = _table(data / "gene_length_df.csv", "ensg_id", "length")
-    return Checkpoint(names, dict(zip(lengths.ensg_id, lengths.length.astype(float), strict=True)), network)
+    return Checkpoint(names, dict(zip(lengths.ensg_id, lengths.length, strict=True)), network)
 
 
 def _network(path: Path) -> Network:
@@ -220,7 +220,7 @@ def _network(path: Path) -> Network:
 
 def _table(path: Path, *columns: str) -> pd.DataFrame:
     try:
-        return pd.read_csv(existing(path), usecols=list(columns))
+        return pd.read_csv(existing(path), usecols=list(columns), dtype={"length": float})
     except ValueError as problem:
         raise UserError(f"{path} has no columns {', '.join(columns)} as released: {one_line(problem)}") from None
 

@@ -30,7 +30,7 @@ from bulkprobe.encoders.base import (
 )
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import read_json
-from bulkprobe.nn.files import first_existing, read_pickle, read_safetensors, read_torch, tensors_of
+from bulkprobe.nn.files import first_existing, read_dictionary, read_safetensors, read_torch, tensors_of
 from bulkprobe.nn.pooling import pool
 from bulkprobe.nn.rename import load_strict, parameters_of, rename, stack, unfilled_table
 from bulkprobe.nn.samples import Sample, Samples, Tokens
@@ -103,7 +103,7 @@ class Vocabulary:
 
 def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     """Read the dictionaries that belong to a model of `size` tokens; those of another generation are not taken."""
-    found = {p: _dictionary(p) for p in sorted(folder.rglob("token_dictionary*.pkl"))}
+    found = {p: read_dictionary(p, int, np.integer) for p in sorted(folder.rglob("token_dictionary*.pkl"))}
     fitting = [p for p, token_of in found.items() if len(token_of) == size]
     if len(fitting) != 1:
         held = some(f"{p.relative_to(folder)} ({len(token_of)})" for p, token_of in found.items()) or "none"
@@ -118,7 +118,8 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
         raise UserError(f"{path}: tokens are not the numbers 0 to {size - 1}; fetch it again")
     genes = [name for name in token_of if not name.startswith("<")]
     special = tuple(int(token_of[name]) for name in ("<cls>", "<eos>") if name in token_of)
-    median_of = _dictionary(path.with_name(f"gene_median_dictionary{generation}"))
+    medians = path.with_name(f"gene_median_dictionary{generation}")
+    median_of = read_dictionary(medians, int, float, np.number)
     without = [name for name in genes if not float(median_of.get(name, 0)) > 0]
     if without or len(special) == 1:
         lacks = f"no median of {some(without)}" if without else "only one of <cls> and <eos>"
@@ -126,7 +127,8 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     place_of = {name: place for place, name in enumerate(genes)}
     mapping = path.with_name(f"ensembl_mapping_dict{generation}")
     # The first release (no generation in its file names) had no mapping; upstream then takes ids as they are.
-    gene_of = {name: name for name in genes} if generation == ".pkl" and not mapping.exists() else _dictionary(mapping)
+    unmapped = generation == ".pkl" and not mapping.exists()
+    gene_of = {name: name for name in genes} if unmapped else read_dictionary(mapping, str)
     return Vocabulary(
         genes,
         np.array([int(token_of[name]) for name in genes], dtype=np.int64),
@@ -134,13 +136,6 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
         {str(known): place_of[gene] for known, gene in gene_of.items() if gene in place_of},
         special,
     )
-
-
-def _dictionary(path: Path) -> dict[str, Any]:
-    content = read_pickle(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}, expected a dictionary of genes; fetch it again")
-    return content
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import MOST_JSON_BYTES, bytes_of
 from bulkprobe.nn.files import existing, one_line, read_torch, tensors_of
 from bulkprobe.nn.gene_graph import normalised, read_edges, spread
 from bulkprobe.nn.performer import Performer, parts
@@ -156,8 +157,8 @@ def read_latest(folder: Path, device: str) -> LatestFiles:
 
 def _config(path: Path, of_tensors: object, checkpoint: Path) -> dict[str, Any]:
     try:
-        content = json.loads(existing(path).read_text(encoding="utf-8"))
-    except ValueError as problem:
+        content = json.loads(bytes_of(existing(path), MOST_JSON_BYTES).decode())
+    except (ValueError, RecursionError) as problem:
         raise UserError(f"{path} is no JSON: {one_line(problem)}; fetch it again") from None
     config = content.get("model") if isinstance(content, dict) else None
     if not isinstance(config, dict) or config != of_tensors:
@@ -170,6 +171,8 @@ def _config(path: Path, of_tensors: object, checkpoint: Path) -> dict[str, Any]:
             f"{path} has other settings than {ARCHITECTURE}; unknown: {some(sorted(strange)) or 'none'}, "
             f"missing: {some(sorted(missing)) or 'none'}"
         )
+    if words := [key for key in sorted(READ) if not isinstance(config[key], int if key == "heads" else int | float)]:
+        raise UserError(f"{path}: {some(words)} should be numbers as in the release; fetch it again")
     if float(config["mask_value"]) != ABSENT:
         raise UserError(f"{path}: mask_value is {config['mask_value']}, expected {ABSENT}")
     return config
@@ -177,13 +180,14 @@ def _config(path: Path, of_tensors: object, checkpoint: Path) -> dict[str, Any]:
 
 def _vocabulary(path: Path, n_genes: int) -> tuple[list[str], dict[str, float]]:
     try:
-        table = pd.read_csv(existing(path), usecols=["vocab_index", "canonical_ensg", "gene_length_bp"])
+        columns = ["vocab_index", "canonical_ensg", "gene_length_bp"]
+        table = pd.read_csv(existing(path), usecols=columns, dtype={"gene_length_bp": float})
     except ValueError as problem:
         raise UserError(f"{path} is no vocabulary as released: {one_line(problem)}") from None
     names = [str(name) for name in table.canonical_ensg]
     if table.vocab_index.tolist() != list(range(n_genes)) or len(set(names)) != n_genes:
         raise UserError(f"{path} lists {len(set(names))} genes in {len(table)} rows, the checkpoint has {n_genes}")
-    lengths = table.gene_length_bp.astype(float)
+    lengths = table.gene_length_bp
     if not (lengths > 0).all():
         raise UserError(f"{path} has genes without a length: fetch it again")
     return names, dict(zip(names, lengths, strict=True))

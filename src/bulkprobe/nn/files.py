@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import mmap
 import pickle
+import pickletools
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import MOST_TEXT_BYTES, bytes_of, refuse_unfolding
 
 # What a pickle may name: containers and numbers, and how numpy and torch write theirs. What stands for numpy's names
 # here is ours: numpy's own take memory for any shape, and believe what a pickle says of how a type lies in memory.
@@ -27,6 +31,9 @@ NUMPY = frozenset(
     }
 )
 TENSORS = frozenset({("torch._utils", "_rebuild_tensor_v2"), ("torch.storage", "_load_from_bytes")})
+# Named in a torch file, each would be called with a length.
+MAKERS = re.compile(r"(builtins|__builtin__) bytearray|torch(\.cuda|\.sparse)* \w*Tensor|torch\.storage \w+")
+MOST_VALUES = 100_000_000  # in a pickle; one value can stand in ten others, these in ten, and so on
 
 
 class _AllowList(pickle.Unpickler):
@@ -67,6 +74,7 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 def _storage(content: bytes) -> Any:
+    _refuse_makers(io.BytesIO(content), io.BytesIO(content))
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
@@ -76,17 +84,66 @@ OURS = {"dtype": _Kind, "scalar": _scalar, "encode": _encode, "_load_from_bytes"
 def read_pickle(path: Path, allowed: frozenset[tuple[str, str]] = PLAIN | NUMPY) -> Any:
     """Read a pickled dictionary or list through an allow-list; UserError where it asks for anything else."""
     path = existing(path)
-    content = io.BytesIO(path.read_bytes())  # a file object would take memory for any length that a pickle names
     try:
-        return _AllowList(content, allowed).load()
+        content = bytes_of(path)
+        _refuse_lengths(content)
+        found = _AllowList(io.BytesIO(content), allowed).load()
+        refuse_unfolding(found, MOST_VALUES)
+        return found
     except Exception as problem:  # noqa: BLE001 - damaged or hostile bytes can raise anything
         raise UserError(f"{path} is not a pickle that may be read: {one_line(problem)}; fetch it again") from None
+
+
+def read_dictionary(path: Path, *kinds: type) -> dict[str, Any]:
+    """Read a pickled dictionary of names and values of `kinds`; UserError for anything else, also for huge integers."""
+    content = read_pickle(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, expected a dictionary of genes; fetch it again")
+    for key, value in content.items():
+        huge = isinstance(value, int) and abs(value) >= 1 << 53
+        if not isinstance(key, str) or not isinstance(value, kinds) or huge:
+            raise UserError(
+                f"{path} has another kind of entry than the release ({str(key)[:60]!r}: {type(value).__name__}); fetch "
+                "it again"
+            )
+    return content
+
+
+def _refuse_lengths(content: bytes) -> None:
+    """Refuse a pickle that names lengths it has no bytes for, or places in its memory that nothing was put into.
+
+    Python's unpickler takes memory for both before it looks. ValueError.
+    """
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > number:
+            raise ValueError(f"it puts a value into place {argument} and has not so many")
+
+
+def _refuse_makers(file: Any, content: Any) -> None:
+    """Refuse a torch file whose pickles name what makes something of any size; `weights_only` lets these through.
+
+    content: the same bytes, of which no more are read than there are, whatever is asked for. ValueError.
+    """
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            pickles = [member for member in archive.infolist() if member.filename.lower().endswith("data.pkl")]
+            if sum(member.file_size for member in pickles) > MOST_TEXT_BYTES:
+                raise ValueError(f"its pickles claim more than {MOST_TEXT_BYTES:,} bytes")
+            streams = [io.BytesIO(archive.read(member)) for member in pickles]
+    else:  # the old format: five pickles, then numbers
+        streams = [content] * 5
+    for stream in streams:
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name == "GLOBAL" and MAKERS.fullmatch(str(argument)):
+                raise ValueError(f"it makes a {str(argument).split()[-1]}, which a checkpoint has no need of")
 
 
 def read_torch(path: Path) -> Any:
     """Read a torch file with `weights_only`, mapped rather than loaded where the format allows it."""
     path = existing(path)
     try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            _refuse_makers(file, content)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as problem:  # noqa: BLE001 - damaged or hostile bytes can raise anything
         raise UserError(

@@ -66,6 +66,8 @@ def stack(state: dict[str, torch.Tensor], parts: tuple[str, ...], whole: str) ->
         names = [part.replace("{}", match.group(1)) if match.groups() else part for part in parts]
         if any(name not in state for name in names):
             continue  # the strict load names what is missing
+        if any(not state[name].ndim or state[name].shape[1:] != state[names[0]].shape[1:] for name in names):
+            continue  # or what does not fit
         target = whole.replace("{}", match.group(1)) if match.groups() else whole
         state[target] = torch.cat([state.pop(name) for name in names])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import MOST_JSON_BYTES, bytes_of
 from bulkprobe.sources.client import Client, Interrupted, Refused
 from bulkprobe.sources.schema import STAR_COLUMNS
 
@@ -36,7 +37,7 @@ FIELDS = (
 )
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Names become paths and fields of a table: no separators, no leading dot.
-_FILE_NAME = re.compile(r"\w[\w.+-]*")
+_FILE_NAME = re.compile(r"\w[\w.+-]{0,199}", re.ASCII)
 _SIZE = re.compile(r"[0-9]{1,15}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -120,7 +121,7 @@ def manifest_text(rows: Iterable[StarFile]) -> str:
 
 def read_manifest(path: Path) -> list[StarFile]:
     """Read `gdc_star/manifest.tsv`; a damaged one is a UserError."""
-    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    text = bytes_of(path).decode(errors="replace")
     header, *lines = [line.split("\t") for line in text.splitlines()] or [[]]
     if tuple(header) == STAR_COLUMNS and all(len(x) == len(header) and _SIZE.fullmatch(x[3]) for x in lines):
         rows = [StarFile(x[0], x[1], x[2], int(x[3]), x[4], x[5], x[6], x[7]) for x in lines]
@@ -136,7 +137,11 @@ def _page(client: Client, url: str, question: dict[str, Any]) -> tuple[list[dict
 
     def ask() -> tuple[list[dict[str, Any]], int]:
         with client.open("POST", url, json=question) as response:
-            body = b"".join(client.blocks(response))
+            body = bytearray()
+            for block in client.blocks(response):
+                body += block
+                if len(body) > MOST_JSON_BYTES:
+                    raise Refused(f"the answer has more than {MOST_JSON_BYTES:,} bytes")
         try:
             data = json.loads(body)["data"]
             return list(data["hits"]), int(data["pagination"]["total"])

@@ -5,6 +5,9 @@ Of the samples only the cancer type is read, of the labels nothing.
 
 from __future__ import annotations
 
+import gzip
+import io
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,7 @@ from bulkprobe.encoders import get_encoder
 from bulkprobe.encoders.base import Weights
 from bulkprobe.errors import UserError
 from bulkprobe.files import read_json, write_json
+from bulkprobe.foreign import bytes_of
 from bulkprobe.params import Params, load_params
 from bulkprobe.preprocess.vocabulary import gene_names
 from bulkprobe.probes.metrics import Undefined
@@ -164,8 +168,9 @@ def read_paralogs(choice: str, var: pd.DataFrame) -> np.ndarray | None:
         raise UserError(f"biology.paralogs is {choice!r}, but there is no such file: give a table of pairs or symbols")
     try:
         comma = path.name.lower().removesuffix(".gz").endswith(".csv")
-        table = pd.read_csv(path, sep="," if comma else "\t", header=None, dtype=str, usecols=[0, 1])
-    except (ValueError, UnicodeDecodeError, pd.errors.ParserError):
+        content = io.BytesIO(bytes_of(path, unpack=True))
+        table = pd.read_csv(content, sep="," if comma else "\t", header=None, dtype=str, usecols=[0, 1])
+    except (ValueError, pd.errors.ParserError, EOFError, zlib.error, gzip.BadGzipFile):
         raise UserError(
             f"{path.name} is no table of two columns: give a .tsv or .csv with a pair of genes a row"
         ) from None

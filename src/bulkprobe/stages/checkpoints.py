@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkprobe.encoders.base import Card, Release
-from bulkprobe.errors import UserError
+from bulkprobe.errors import UserError, some
 from bulkprobe.files import file_hash, read_json, write_json
 from bulkprobe.foreign import plain_name
 
@@ -89,10 +89,11 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def checkpoint_of(record: Mapping[str, Any], folder: Path) -> Checkpoint:
-    """Return the checkpoint that a record describes."""
-    return Checkpoint(
-        folder, record["sha256"], record["release"], record["untrained"], record["twin"], record["verified"]
-    )
+    """Return the checkpoint that a record describes; UserError where it does not say all of it."""
+    keys = ("sha256", "release", "untrained", "twin", "verified")
+    if lacking := [key for key in keys if key not in record]:
+        raise UserError(f"{folder.parent / RECORD} does not say {some(lacking)}: make the record again (`dvc repro`)")
+    return Checkpoint(folder, *(record[key] for key in keys))
 
 
 def recorded(folder: Path) -> Checkpoint | str | None:

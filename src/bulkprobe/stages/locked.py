@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bulkprobe.errors import UserError, some
+from bulkprobe.errors import Damaged, UserError, some
+from bulkprobe.foreign import refuse_odd_lock, refusing
 from bulkprobe.stages.revisions import MISSING, value_at
 
 Kind = Literal["changed", "missing", "not locked", "stale", "wrong"]
@@ -83,23 +84,26 @@ class _Hasher:
 
 def check_lock() -> Hashed:
     """Hash all outputs and dependencies of the stages in dvc.yaml; UserError where this is no DVC project."""
-    from dvc.exceptions import DvcException, NotDvcRepoError
+    from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
+    if (lock := Path("dvc.lock")).is_file():
+        refuse_odd_lock(lock)
     try:
-        with Repo() as repo:
+        with refusing("DVC cannot read this study", "see `dvc status`"), Repo() as repo:
             found = Hashed()
             hasher, stages = _Hasher(repo), sorted(repo.index.stages, key=lambda stage: str(stage.addressing))
             bad = [path for stage in stages for path in _check_outputs(stage, hasher, found)]
             for stage in stages:
                 found.findings += _check_inputs(stage, hasher, bad)
             return found
-    except NotDvcRepoError:
-        raise UserError(
-            "this folder is in no DVC project, so nothing is recorded to verify against: run it in the study's folder"
-        ) from None
-    except DvcException as problem:
-        raise UserError(f"DVC cannot read this study ({' '.join(str(problem).split())}): see `dvc status`") from None
+    except Damaged as problem:
+        if isinstance(problem.__cause__, NotDvcRepoError):
+            raise UserError(
+                "this folder is in no DVC project, so nothing is recorded to verify against: run it in the study's "
+                "folder"
+            ) from None
+        raise
 
 
 def _check_outputs(stage: Any, hasher: _Hasher, found: Hashed) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import flat
 from bulkprobe.stages import paths
 
 WORKSPACE = "workspace"
@@ -55,7 +56,7 @@ def read_revision(name: str) -> Revision:
             if raw is None:
                 lacking.append(path)
                 continue
-            found[task] = json.loads(raw)
+            found[task] = _metrics(raw, path, name)
             if locked and hashlib.md5(raw, usedforsecurity=False).hexdigest() != locked:
                 changed.append(path)
         if lacking:
@@ -101,6 +102,16 @@ def _bytes(files: Any, path: str) -> bytes | None:
         content: bytes = files.read_bytes(f"/{path}")
     except (OSError, DvcException):  # not there; in no cache; a remote that does not answer
         return None
+    return content
+
+
+def _metrics(raw: bytes, path: str, name: str) -> Mapping[str, Any]:
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as problem:
+        raise UserError(f"{path} of {name} is not JSON ({flat(problem)}): {GET_IT}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} of {name} holds no JSON object: {GET_IT}")
     return content
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.storage import TypedStorage, _load_from_bytes
 
 from bulkprobe.errors import UserError
+from bulkprobe.foreign import refusing
 from bulkprobe.nn.files import existing, read_torch, tensors_of
 from bulkprobe.untrained.draws import MOST_GENES, Draw, vocabulary_of
 
@@ -101,7 +102,9 @@ def twin(released: Path, folder: Path, seed: int) -> None:
     """
     path = existing(released / TENSORS_FILE)
     old = tensors_of(read_torch(path), path, "model_state_dict")
-    start = np.load(existing(released / GENE2VEC), allow_pickle=False)
+    prior = existing(released / GENE2VEC)
+    with refusing(f"{prior} is no array", "fetch it again"):  # mapped: only so is its header measured against the file
+        start = np.array(np.load(prior, mmap_mode="r", allow_pickle=False))
     folder.mkdir(parents=True, exist_ok=True)
     for name in (SETTINGS, GENES, GENE2VEC):
         shutil.copyfile(existing(released / name), folder / name)
