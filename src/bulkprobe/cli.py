@@ -17,6 +17,7 @@ from bulkprobe.stages.running import stoppable
 
 STORE_ENTRIES = frozenset({"zarr.json", "embedding", "sample_id", ".DS_Store"})
 
+GENES_HELP = "Symbols, Ensembl ids and lengths that a file lacks: a table, a GTF, or HGNC's table of aliases."
 TRANSCRIPTS_HELP = "Transcript and gene in two columns, or a GTF (Salmon, kallisto)."
 STRAND_HELP = "Of STAR's ReadsPerGene.out.tab: unstranded, forward or reverse; judged by the reads without it."
 
@@ -125,6 +126,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def check(
     source: Annotated[Path, typer.Argument(help="A cohort folder, an AnnData file, a table or a quantifier's folder.")],
     scale: Annotated[str | None, typer.Option(help="Scale of a file that does not say it.")] = None,
+    genes: Annotated[Path | None, typer.Option(help=GENES_HELP)] = None,
     transcripts: Annotated[Path | None, typer.Option(help=TRANSCRIPTS_HELP)] = None,
     strand: Annotated[str | None, typer.Option(help=STRAND_HELP)] = None,
 ) -> None:
@@ -135,7 +137,7 @@ def check(
     if (source / "samples.parquet").exists():
         for finding in check_cohort(source):
             typer.echo(printable(f"{finding.level}: {finding.text}"))
-    for line in describe_fit(source, scale, transcripts=transcripts, strand=strand):
+    for line in describe_fit(source, scale, genes=genes, transcripts=transcripts, strand=strand):
         typer.echo(printable(line))
 
 
@@ -157,6 +159,7 @@ def embed(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes or jobs of the cluster.")] = None,
     add_to: Annotated[Path | None, typer.Option(help="An .h5ad that gets the vectors as obsm.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, an option of the encoder.")] = None,
+    genes: Annotated[Path | None, typer.Option(help=GENES_HELP)] = None,
     transcripts: Annotated[Path | None, typer.Option(help=TRANSCRIPTS_HELP)] = None,
     strand: Annotated[str | None, typer.Option(help=STRAND_HELP)] = None,
     like: Annotated[
@@ -182,6 +185,7 @@ def embed(
         device=device,
         precision=cast("Literal['float32', 'bfloat16'] | None", precision),
         add_to=add_to,
+        genes=genes,
         transcripts=transcripts,
         strand=strand,
         like=like,

@@ -19,10 +19,12 @@ from bulkprobe.errors import UserError, some
 
 UNKNOWN_SYMBOL = "?"  # RNASeqV2 tables: 29 rows without a symbol
 _WITH_ENTREZ = re.compile(r"[^|\s]+\|\d+")
-_SYMBOL_NAMES = ("symbol", "approved symbol", "gene_name", "hugo_symbol", "gene_symbol", "gene_symbols", "feature_name")
+_SYMBOL_NAMES = tuple(
+    "symbol|approved symbol|gene_name|hugo_symbol|gene_symbol|gene_symbols|hgnc_symbol|feature_name".split("|")
+)
 _ENSEMBL_NAMES = ("ensembl_id", "ensembl", "ensembl_gene_id", "ensembl gene id")
 _ID_NAMES = ("gene_id", "gene_ids", "feature_id", "gene")  # whatever kind of id an AnnData's author took for the genes
-_LENGTH_NAMES = ("length", "length_bp")
+_LENGTH_NAMES = ("length", "length_bp", "gene_length")
 _OLD_NAMES = ("previous symbols", "prev_symbol", "alias symbols", "alias_symbol")  # of HGNC's tables
 # Genes that nearly every table of human expression measures under these symbols: enough to tell the axes apart.
 COMMON_SYMBOLS = frozenset(
@@ -136,6 +138,16 @@ def gene_columns(var: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table, index=index).astype({"ensembl_id": object, "symbol": object})
 
 
+def name_genes(var: pd.DataFrame, table: GeneTable) -> pd.DataFrame:
+    """Return `gene_columns` with what a table of genes adds, as `resolve` takes it: ids, approved symbols, lengths."""
+    rows = []
+    for ensembl_id, symbol, length in zip(var["ensembl_id"], var["symbol"], var["length"], strict=True):
+        found, approved, known = table.rows.get(ensembl_id) or table.rows.get(symbol) or ("", "", np.nan)
+        rows.append((ensembl_id or found, approved or symbol, length if length > 0 else known))
+    named = pd.DataFrame(rows, columns=["ensembl_id", "symbol", "length"])
+    return named.set_index(pd.Index([first or second for first, second, _ in rows], dtype=object))
+
+
 def _symbol(key: str) -> str:
     """Return the symbol in a gene key (`SYMBOL|entrez` too); "" where it is an id, a number or unknown."""
     name = key.split("|", 1)[0]
@@ -188,9 +200,10 @@ def resolve(keys: Sequence[str], table: GeneTable, name: str, known: pd.DataFram
     for key in usable:
         symbol = key.split("|", 1)[0]
         ensembl_id, approved, length = table.rows.get(key) or table.rows.get(symbol) or ("", "", float("nan"))
-        length = lengths.get(key, length)
+        length = known_length if (known_length := lengths.get(key, 0)) > 0 else length
         if is_ensembl(key):
             ensembl_id, symbol = key, approved or names.get(key, "")
+        symbol = approved or symbol  # an earlier symbol or an alias is no name to look a gene up by
         final[key] = ensembl_id or symbol
         rows.setdefault(final[key], (final[key], ensembl_id, symbol, length))
     notes = {

@@ -332,8 +332,10 @@ def _are_genes(ids: Sequence[str]) -> bool:
 def _split(gene: str) -> tuple[str, str]:
     """Return id and symbol of a gene: RSEM writes both where the annotation was given so (`ENSG…_TP53`)."""
     key, found, symbol = gene.partition("_")
-    if not found or not key.startswith("ENSG") or symbol.startswith("PAR_Y"):
+    if not found or not key.startswith("ENSG"):
         return gene, ""
+    if symbol == "PAR_Y" or symbol.startswith("PAR_Y_"):
+        return f"{key}_PAR_Y", symbol[6:]
     return key, symbol
 
 
