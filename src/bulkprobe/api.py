@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -12,11 +13,11 @@ from bulkprobe.cluster import HERE, Plan, joblib_on
 from bulkprobe.cohort.read import Cohort, read_cohort
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_path, write_json
-from bulkprobe.params import Params, load_params, with_settings
+from bulkprobe.params import PARAMS_FILE, SHIPPED, Params, load_params, with_settings
 from bulkprobe.probes import save as saving
 from bulkprobe.splits import COLUMNS
 from bulkprobe.stages import probe_mutation, probe_survival, probing
-from bulkprobe.stages.applying import require_same, scores
+from bulkprobe.stages.applying import genes_lost, require_same, scores
 from bulkprobe.stages.embed import embed_cohort
 from bulkprobe.stages.tasks import make_splits, mutation_labels, probing_patients, survival_labels
 from bulkprobe.stages.verify import Verdict, verify_results
@@ -50,18 +51,40 @@ def probe_store(
         raise UserError(f"task is {task!r}, expected mutation or survival")
     if splits is not None and not splits.is_file():
         raise UserError(f"there is no splits table {splits}: leave it out, or make one with `dvc repro splits`")
-    params = with_settings(params or load_params(), settings or {})
+    params = with_settings(params or default_params(), settings or {})
     people, (vectors, where) = read_cohort(cohort), _vectors(store)
     table = make_splits(people, params) if splits is None else read_splits(splits)
     run = probe_mutation.run if task == "mutation" else probe_survival.run
     name = str(vectors.attributes.get("encoder", Path(where).stem))
     with joblib_on(plan):
         content, _ = run(vectors, name, people, table, params)
+    if vectors.absent is None:
+        _require_labels(cast(Task, task), content["labels"], people, save)
     if save is not None:  # first, so that a metrics file never stands there without the probes that were asked for
         saving.save_probe(save, list(_final_probes(cast(Task, task), vectors, people, content, params)))
     if output is not None:
         write_json(output, content)
     return content
+
+
+def default_params() -> Params:
+    """The settings of the current folder's params.yaml, else of the one that bulkprobe came with."""
+    return load_params(PARAMS_FILE if PARAMS_FILE.is_file() else SHIPPED)
+
+
+def _require_labels(task: Task, labels: Mapping[str, Any], cohort: Cohort, save: Path | None) -> None:
+    """Refuse results that say nothing of this cohort, and probes to save that could not be fitted."""
+    if not any(entry.get("n") for entry in labels.values()):
+        kinds = sorted(set(cohort.probing["cancer_type"].dropna()))
+        types = f"pass --set 'probe_survival.types=[{', '.join(kinds)}]'"
+        raise UserError(
+            f"no patient of this cohort has any of the labels {some(labels) or '(there are none)'}; its cancer types "
+            f"are {some(kinds)}: {types if task == 'survival' else 'correct the labels'}, or build the cohort with "
+            f"{'times' if task == 'survival' else 'mutations'}"
+        )
+    if save is not None and all(entry["mean"] is None for entry in labels.values()):
+        label, entry = next((label, entry) for label, entry in labels.items() if entry.get("n"))
+        raise UserError(f"no probe could be fitted, so there is none to save ({label}: {entry.get('reason')})")
 
 
 def _vectors(store: Path | Store) -> tuple[Store, str]:
@@ -136,6 +159,8 @@ def predict_store(probes: Path, store: Path | Store, output: Path | None) -> pd.
         columns = {"task": fitted.task, "label": fitted.label, "sample_id": vectors.sample_id, "score": score}
         parts.append(pd.DataFrame(columns))
     table = pd.concat(parts, ignore_index=True)
+    if lost := genes_lost(fitted.encoder, vectors.attributes):
+        print(f"note: {lost}", file=sys.stderr)
     if output is None:
         return table
     with atomic_path(output) as aside:

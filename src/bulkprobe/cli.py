@@ -234,12 +234,11 @@ def probe(
     workers: Annotated[int, typer.Option(min=1, help="Processes or jobs of the cluster.")] = 2,
 ) -> None:
     """Probe a store as the pipeline does, with the settings of params.yaml."""
-    from bulkprobe.api import probe_store
-    from bulkprobe.params import load_params
+    from bulkprobe.api import default_params, probe_store
     from bulkprobe.stages.embed import plan_of
     from bulkprobe.stages.probe_lines import told
 
-    plan, chosen = plan_of(load_params().embed, cluster, workers), _settings(settings or [])
+    plan, chosen = plan_of(default_params().embed, cluster, workers), _settings(settings or [])
     content = probe_store(store, cohort, task, output, splits=splits, save=save, settings=chosen, plan=plan)
     for line in told(content):
         typer.echo(line)

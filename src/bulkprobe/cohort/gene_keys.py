@@ -63,7 +63,7 @@ class GeneTable:
     """What a lab knows of its genes: lookups from a key or a symbol to Ensembl id, symbol and length."""
 
     rows: dict[str, tuple[str, str, float]]  # key → ensembl_id, symbol, length
-    symbols: frozenset[str]
+    names: frozenset[str]  # the keys: what genes may be called
 
 
 def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
@@ -114,7 +114,7 @@ def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
         for name, numbers in claims.items():
             if name and len(numbers) == 1:
                 rows.setdefault(name, found[numbers.pop()])
-    return GeneTable(rows, frozenset(symbols) - {"", UNKNOWN_SYMBOL})
+    return GeneTable(rows, frozenset(rows))
 
 
 def gene_columns(var: pd.DataFrame) -> pd.DataFrame:
