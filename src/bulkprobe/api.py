@@ -53,13 +53,16 @@ def probe_store(
         raise UserError(f"there is no splits table {splits}: leave it out, or make one with `dvc repro splits`")
     params = with_settings(params or default_params(), settings or {})
     people, (vectors, where) = read_cohort(cohort), _vectors(store)
+    if vectors.absent is None:
+        _require_labels(cast(Task, task), people, params)
     table = make_splits(people, params) if splits is None else read_splits(splits)
     run = probe_mutation.run if task == "mutation" else probe_survival.run
     name = str(vectors.attributes.get("encoder", Path(where).stem))
     with joblib_on(plan):
         content, _ = run(vectors, name, people, table, params)
-    if vectors.absent is None:
-        _require_labels(cast(Task, task), content["labels"], people, save)
+    if save is not None and all(entry["mean"] is None for entry in content["labels"].values()):
+        label, entry = next((label, entry) for label, entry in content["labels"].items() if entry.get("n"))
+        raise UserError(f"no probe could be fitted, so there is none to save ({label}: {entry.get('reason')})")
     if save is not None:  # first, so that a metrics file never stands there without the probes that were asked for
         saving.save_probe(save, list(_final_probes(cast(Task, task), vectors, people, content, params)))
     if output is not None:
@@ -72,19 +75,21 @@ def default_params() -> Params:
     return load_params(PARAMS_FILE if PARAMS_FILE.is_file() else SHIPPED)
 
 
-def _require_labels(task: Task, labels: Mapping[str, Any], cohort: Cohort, save: Path | None) -> None:
-    """Refuse results that say nothing of this cohort, and probes to save that could not be fitted."""
-    if not any(entry.get("n") for entry in labels.values()):
-        kinds = sorted(set(cohort.probing["cancer_type"].dropna()))
-        types = f"pass --set 'probe_survival.types=[{', '.join(kinds)}]'"
+def _require_labels(task: Task, cohort: Cohort, params: Params) -> None:
+    """Refuse a cohort none of whose patients has a label that is asked for."""
+    patients = probing_patients(cohort)
+    kinds = sorted(set(patients.types))
+    if task == "mutation":
+        if not mutation_labels(cohort, patients, params.probe_mutation).notna().to_numpy().any():
+            raise UserError(
+                "no patient of this cohort has any of the mutation labels of section probe_mutation (genes and types; "
+                f"its types are {some(kinds)}): correct them with --set, or build the cohort with mutations"
+            )
+    elif survival_labels(cohort, patients, params.probe_survival).empty:
         raise UserError(
-            f"no patient of this cohort has any of the labels {some(labels) or '(there are none)'}; its cancer types "
-            f"are {some(kinds)}: {types if task == 'survival' else 'correct the labels'}, or build the cohort with "
-            f"{'times' if task == 'survival' else 'mutations'}"
+            f"no patient of this cohort has a follow-up and one of the types {some(params.probe_survival.types)}: pass "
+            f"--set 'probe_survival.types=[{', '.join(kinds)}]', or build the cohort with survival times"
         )
-    if save is not None and all(entry["mean"] is None for entry in labels.values()):
-        label, entry = next((label, entry) for label, entry in labels.items() if entry.get("n"))
-        raise UserError(f"no probe could be fitted, so there is none to save ({label}: {entry.get('reason')})")
 
 
 def _vectors(store: Path | Store) -> tuple[Store, str]:
