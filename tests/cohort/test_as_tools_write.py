@@ -15,8 +15,11 @@ import quantified as made
 from matrices import stored
 from quantified import fails, values_of
 
+from bulkprobe.cohort.build import build_lab_cohort
 from bulkprobe.cohort.expression_files import read_lab_expression
 from bulkprobe.cohort.inputs import open_input
+from bulkprobe.cohort.read import read_cohort
+from bulkprobe.cohort.store import open_expression
 from bulkprobe.errors import UserError
 
 COUNTS = pd.DataFrame(made.GENE_COUNTS.T.astype(int), index=pd.Index(made.GENES, name="gene_id"), columns=made.NAMES)
@@ -98,6 +101,47 @@ def test_byte_order_mark_before_the_first_sample(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + COUNTS.to_csv(sep="\t").removeprefix("gene_id\t").encode())
     source = read_lab_expression([path], "counts")
     assert source.sample_ids == made.NAMES
+
+
+# ---------------------------------------------------------------- tables of samples and mutations
+
+
+def lab(folder: Path, **config: Any) -> dict[str, Any]:
+    write(folder / "counts.tsv", COUNTS)
+    return build_lab_cohort(
+        {"expression": "counts.tsv", "expression_scale": "counts", **config}, folder, folder / "cohort"
+    )
+
+
+def people() -> pd.DataFrame:
+    table = pd.DataFrame({"sample_id": made.NAMES, "cancer_type": "KIRC", "age": 60.5})
+    return table.assign(os_time_days=np.arange(1, made.N + 1) * 300, os_event=[1, 0, 1, 1, 0])
+
+
+@pytest.mark.parametrize("index", ["gene", None])
+def test_tables_that_pandas_wrote_with_an_index(tmp_path: Path, index: str | None) -> None:
+    people().set_index("sample_id").to_parquet(tmp_path / "s.parquet")
+    status = pd.DataFrame([[1, 0, 1, 0, 0], [0, 0, 1, 1, 1]], pd.Index(["TP53", "BAP1"], name=index), made.NAMES)
+    status.to_parquet(tmp_path / "m.parquet")
+    pd.DataFrame({"symbol": made.SYMBOLS}, pd.Index(made.PLAIN, name="ensembl_id")).to_parquet(tmp_path / "g.parquet")
+    lab(tmp_path, samples="s.parquet", mutations="m.parquet", genes="g.parquet")
+    cohort = read_cohort(tmp_path / "cohort")
+    assert list(cohort.samples["sample_id"]) == made.NAMES
+    found = cohort.mutations.pivot(index="gene", columns="patient_id", values="mutated")
+    np.testing.assert_array_equal(found.loc[status.index, made.NAMES].to_numpy(bool), status == 1)
+    assert list(open_expression(tmp_path / "cohort").var["symbol"]) == made.SYMBOLS
+
+
+def test_separators_of_the_other_tables(tmp_path: Path) -> None:
+    people().to_csv(tmp_path / "s.csv", sep=";", decimal=",", index=False)
+    with pytest.raises(
+        UserError, match=r"s.csv has one column .* export it with commas between its fields, and"
+    ):
+        lab(tmp_path, samples="s.csv")
+    people().to_csv(tmp_path / "s.csv", sep="\t", index=False)
+    with pytest.raises(UserError, match=r"s.csv has one column .* it has tabs, so name it .tsv"):
+        lab(tmp_path, samples="s.csv", columns={"age": "age"})
+    assert not (tmp_path / "cohort").exists()
 
 
 # ---------------------------------------------------------------- AnnData

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from bulkprobe.cohort.genes import is_ensembl, is_par_y, read_gtf, repeated, strip_version
-from bulkprobe.cohort.legible import content_of, legible, read_parquet
+from bulkprobe.cohort.legible import content_of, legible, read_frame
 from bulkprobe.cohort.transcripts import is_gtf
 from bulkprobe.errors import UserError, some
 
@@ -85,7 +85,7 @@ def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
             return read_gene_table(read_gtf(Path(genes)))
         with legible(Path(genes)):
             if name.endswith(".parquet"):
-                table = read_parquet(Path(genes)).to_pandas()
+                table = read_frame(Path(genes))
             else:
                 table = pd.read_csv(io.BytesIO(content_of(Path(genes))), sep="," if ".csv" in name else "\t")
     ensembl, symbol, length = (_column(table, names) for names in (_ENSEMBL_NAMES, _SYMBOL_NAMES, _LENGTH_NAMES))

@@ -14,7 +14,7 @@ import pandas as pd
 from bulkprobe.cohort.barcodes import PATIENT_LENGTH, SAMPLE_TYPES, is_barcode, split_barcodes
 from bulkprobe.cohort.clinical import collapse_stage, normalise_sex
 from bulkprobe.cohort.flow import Flow
-from bulkprobe.cohort.legible import legible, read_parquet, read_text_table
+from bulkprobe.cohort.legible import read_frame, read_text_table
 from bulkprobe.cohort.samples import REDACTED, choose_samples, refuse_repeats
 from bulkprobe.cohort.schema import (
     ENDPOINTS,
@@ -83,8 +83,7 @@ _SAMPLE_TYPE_WORDS = {
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table (.tsv, .csv, packed or not, .parquet) as text, None where nothing is known."""
     if path.suffix == ".parquet":
-        with legible(path):
-            table: pd.DataFrame = read_parquet(path).to_pandas()
+        table = read_frame(path)
     else:
         table = read_text_table(path, delimiter_of(path))
         if len(table.columns) == 1 and len(str(table.columns[0]).split("\t" if ".csv" in path.suffixes else ",")) > 1:

@@ -91,8 +91,12 @@ def read_header(path: Path, delimiter: str, *, what: str = "sample", unique: boo
         raise UserError(f"{path.name} is a web page, not data: fetch it again")
     quoted = b'"' in first or b'"' in second
     fields = _fields(first.removeprefix(codecs.BOM_UTF8), delimiter, quoted)
+    refuse_one_column(path, first, delimiter, what)
     if len(fields) < 2:
-        raise UserError(_one_column(path, first, delimiter, what))
+        raise UserError(
+            f"{path.name} has one column in its header ({fields[0][:60]!r}): expected {what} names with "
+            f"{OTHER_SEPARATORS[delimiter]} between them"
+        )
     if fields[0].strip('"').casefold() not in CORNERS and all(_NUMBER.fullmatch(field) for field in fields[1:]):
         raise UserError(
             f"{path.name} has no header: the first line holds numbers ({some(fields[1:4])}), expected {what} names"
@@ -107,16 +111,19 @@ def read_header(path: Path, delimiter: str, *, what: str = "sample", unique: boo
     return Header(columns, quoted)
 
 
-def _one_column(path: Path, first: bytes, delimiter: str, what: str) -> str:
+def refuse_one_column(path: Path, first: bytes, delimiter: str, what: str) -> None:
+    """Raise UserError where a header has one column, or none, because other marks separate its fields."""
     text = first.decode("utf-8", "replace").strip()
-    other = next((mark for mark in OTHER_SEPARATORS if mark != delimiter and text.count(mark)), None)
-    wanted = "commas" if delimiter == "," else "tabs"
+    other = next((mark for mark in OTHER_SEPARATORS if mark != delimiter and mark in text), None)
+    if not text or delimiter in text or other is None:
+        return
+    wanted = OTHER_SEPARATORS[delimiter]
     advice = f"export it with {wanted} between its fields, and a point in its numbers"
     if text.startswith("#"):
         advice = "delete the lines above the header"
     elif other in (",", "\t"):
         advice = f"it has {OTHER_SEPARATORS[other]}, so name it {'.csv' if other == ',' else '.tsv'}"
-    return (
+    raise UserError(
         f"{path.name} has one column in its header ({text[:60]!r}): expected {what} names with {wanted} between them; "
         f"{advice}"
     )
