@@ -108,9 +108,8 @@ def test_byte_order_mark_before_the_first_sample(tmp_path: Path) -> None:
 
 def lab(folder: Path, **config: Any) -> dict[str, Any]:
     write(folder / "counts.tsv", COUNTS)
-    return build_lab_cohort(
-        {"expression": "counts.tsv", "expression_scale": "counts", **config}, folder, folder / "cohort"
-    )
+    config = {"expression": "counts.tsv", "expression_scale": "counts"} | config
+    return build_lab_cohort(config, folder, folder / "cohort")
 
 
 def people() -> pd.DataFrame:
@@ -132,11 +131,27 @@ def test_tables_that_pandas_wrote_with_an_index(tmp_path: Path, index: str | Non
     assert list(open_expression(tmp_path / "cohort").var["symbol"]) == made.SYMBOLS
 
 
+def test_samples_named_by_numbers(tmp_path: Path) -> None:
+    numbers = [str(100 + i) for i in range(made.N)]
+    people().assign(sample_id=numbers).to_csv(tmp_path / "s.csv", index=False)
+    write(tmp_path / "n.csv", COUNTS.set_axis(numbers, axis=1).rename_axis(None))  # its first line has numbers only
+    lab(tmp_path, samples="s.csv", expression="n.csv")
+    assert list(read_cohort(tmp_path / "cohort").samples["sample_id"]) == numbers
+    np.testing.assert_array_equal(open_expression(tmp_path / "cohort").read(), made.GENE_COUNTS)
+
+
+def test_files_of_the_gdc_without_their_sheet(tmp_path: Path) -> None:
+    for path in list(made.gdc(tmp_path / "gdc").glob("*/*")):
+        path.rename(path.with_name(path.name.replace("0000-", "0a1b2c3d-0000-4000-8000-00000000000")))
+    people().to_csv(tmp_path / "s.csv", index=False)
+    config = {"expression": "gdc", "expression_scale": None, "samples": "s.csv"}
+    with pytest.raises(UserError, match=r"expected the same identifiers in both: put the portal's gdc_sample_sheet"):
+        lab(tmp_path, **config)
+
+
 def test_separators_of_the_other_tables(tmp_path: Path) -> None:
     people().to_csv(tmp_path / "s.csv", sep=";", decimal=",", index=False)
-    with pytest.raises(
-        UserError, match=r"s.csv has one column .* export it with commas between its fields, and"
-    ):
+    with pytest.raises(UserError, match=r"s.csv has one column .* export it with commas between its fields, and"):
         lab(tmp_path, samples="s.csv")
     people().to_csv(tmp_path / "s.csv", sep="\t", index=False)
     with pytest.raises(UserError, match=r"s.csv has one column .* it has tabs, so name it .tsv"):

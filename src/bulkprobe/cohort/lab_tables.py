@@ -63,6 +63,7 @@ for _endpoint in (name.lower() for name in ENDPOINTS):
     for _unit in TIME_UNITS:
         ALIASES[f"{_endpoint}_time_{_unit}"] = (f"{_endpoint}_time_{_unit}", f"{_endpoint}_{_unit}")
 
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # what the GDC calls its files
 _SAMPLE_TYPE_WORDS = {
     "primary": "01",
     "primary tumor": "01",
@@ -204,9 +205,11 @@ def lab_samples(
     ours = pd.Index(np.array(list(expression_ids), dtype=object))
     matched = ours.isin(table[name])
     if not matched.any():
+        from_gdc = all(_UUID.match(sample) for sample in ours)
         raise UserError(
             f"no sample id is in both tables: expression has {len(ours)} ({some(ours[:3])}), samples has {len(table)} "
             f"({some(table[name].iloc[:3])}); expected the same identifiers in both"
+            + (": put the portal's gdc_sample_sheet*.tsv, which names the samples, into the folder" * from_gdc)
         )
     if not matched.all() and not config.allow_unmatched:
         raise UserError(

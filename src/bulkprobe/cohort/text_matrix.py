@@ -33,7 +33,10 @@ BLOCK_BYTES = 1 << 25  # text parsed at once: enough lines to pay pyarrow's cost
 MAX_WORKERS = 8  # blocks parsed at once: memory holds that many
 _ID = "id"
 # First cells of a header: below them, names of columns may be numbers.
-CORNERS = frozenset("gene genes gene_id gene_name gene_symbol symbol ensembl_id id sample samples sample_id".split())
+CORNERS = frozenset(
+    "gene genes gene_id geneid gene_ids gene_name gene_symbol hugo_symbol symbol ensembl_id ensembl_gene_id id name "
+    "index sample samples sample_id sampleid".split()
+) | {""}  # an unnamed index, as R and pandas write it
 # Names of columns that tell of genes and hold no sample's values, in whatever case.
 ANNOTATIONS = frozenset(
     "gene_name gene_symbol symbol hgnc_symbol hugo_symbol gene_id ensembl_id ensembl_gene_id entrez_id entrezid "
@@ -99,7 +102,8 @@ def read_header(path: Path, delimiter: str, *, what: str = "sample", unique: boo
         )
     if fields[0].strip('"').casefold() not in CORNERS and all(_NUMBER.fullmatch(field) for field in fields[1:]):
         raise UserError(
-            f"{path.name} has no header: the first line holds numbers ({some(fields[1:4])}), expected {what} names"
+            f"{path.name} has no header: the first line holds numbers ({some(fields[1:4])}), expected {what} names: "
+            "write them above it"
         )
     if not second.strip():
         raise UserError(f"{path.name} is an empty table: it has a header and no rows")
