@@ -103,6 +103,13 @@ def test_byte_order_mark_before_the_first_sample(tmp_path: Path) -> None:
     assert source.sample_ids == made.NAMES
 
 
+def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    made.salmon(tmp_path / "runs/a/b/c")
+    said = "runs is not a cohort folder, nor does it hold the output of Salmon.* three levels down"
+    with pytest.raises(UserError, match=said):
+        open_input(tmp_path / "runs")
+
+
 # ---------------------------------------------------------------- tables of samples and mutations
 
 

@@ -27,9 +27,10 @@ from bulkprobe.cohort.expression_files import LOOK_AT, Reading
 from bulkprobe.cohort.expression_parts import Part, anndata_part
 from bulkprobe.cohort.gene_keys import GeneTable, gene_columns, name_genes, read_gene_table
 from bulkprobe.cohort.given import Input, Layer, cohort_input
+from bulkprobe.cohort.quantifier_formats import KINDS
 from bulkprobe.cohort.quantifiers import content_hash, open_table, quantified
 from bulkprobe.cohort.scales import FULL_TRANSCRIPTOME, SCALES, check_upper_quartile, scale_named
-from bulkprobe.cohort.schema import SAMPLES
+from bulkprobe.cohort.schema import EXPRESSION, PROVENANCE, SAMPLES
 from bulkprobe.cohort.spool import GeneSpool, SampleSpool, Spool
 from bulkprobe.cohort.store import LENGTHS_NEEDED, Floats, Index, gather, per_million, tpm_from_counts
 from bulkprobe.cohort.transcripts import is_gtf
@@ -85,7 +86,13 @@ def open_input(
     in_zarr = path.is_dir() and (path.suffix == ".zarr" or any((path / name).is_file() for name in GROUP_FILES))
     if in_zarr or path.suffix == ".h5ad":
         return _open_file(open_anndata(path), scale, folder, table, genes)
-    if path.is_dir() and ((path / SAMPLES).exists() or not quantified(path)):
+    of_cohort = path.is_dir() and any((path / name).exists() for name in (SAMPLES, EXPRESSION, PROVENANCE))
+    if path.is_dir() and not of_cohort and quantified(path) is None:
+        raise UserError(
+            f"{path.name} is not a cohort folder, nor does it hold the output of {KINDS}, three levels down at most: "
+            "name the folder of the samples, or build a cohort with `bulkprobe cohort`"
+        )
+    if of_cohort:
         if genes is not None:
             raise UserError(f"{path.name} is a cohort folder, built with its own table of genes: leave --genes out")
         return _open_cohort(path, scale)
