@@ -68,6 +68,15 @@ def test_samples_in_rows_keep_their_columns(tmp_path: Path) -> None:
     assert len(read_lab_expression([write(tmp_path / "t.tsv", turned)], "counts").var) == made.G + 1
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_quoted_names_with_commas(tmp_path: Path, turned: bool) -> None:
+    names = [f"{name}, left" for name in made.NAMES]
+    table = COUNTS.set_axis(names, axis=1)
+    path = write(tmp_path / "a.csv", table.T if turned else table)
+    assert read_lab_expression([path], "counts").sample_ids == names
+    np.testing.assert_array_equal(values_of(path, tmp_path / "aside", "counts")[0], made.GENE_COUNTS)
+
+
 def test_ragged_lines_beside_annotation(tmp_path: Path) -> None:
     lines = ABOUT.to_csv(sep="\t").splitlines()
     lines[5] = lines[5].rsplit("\t", 3)[0]
@@ -225,6 +234,14 @@ def test_aliases_get_the_approved_symbol(tmp_path: Path) -> None:
     genes.write_text(genes.read_text().replace("LFS1", "LFS2"))
     with open_input(path, "counts", tmp_path / "aside", genes=genes) as given:
         assert given.sha256 != first
+
+
+def test_samples_called_as_an_alias_are_samples(tmp_path: Path) -> None:
+    aliases = [*made.NAMES, *[""] * (made.G - made.N)]
+    lines = ["symbol\talias_symbol", *made.rows(made.SYMBOLS, aliases)]
+    path = write(tmp_path / "a.tsv", COUNTS.set_axis(pd.Index(made.SYMBOLS, name="gene")))
+    genes = made.put(tmp_path / "g.txt", lines)
+    assert read_lab_expression([path], "counts", genes=genes).sample_ids == made.NAMES
 
 
 @pytest.mark.parametrize("option", ["genes", "transcripts"])

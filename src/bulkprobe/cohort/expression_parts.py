@@ -163,7 +163,7 @@ def _open_text(path: Path, orientation: str, genes: GeneTable) -> Part:
         try:
             line_of(handle, path)
             for line in lines_of(handle, path):
-                fields = text_matrix.first_fields(line, mark, last + 2, quoted=header.quoted and last >= 0)
+                fields = text_matrix.first_fields(line, mark, last + 2, quoted=header.quoted)
                 rows.append(fields[0])
                 for place, name in described.beside.items():
                     about[name].append(fields[1 + place] if len(fields) > 1 + place else "")
@@ -171,7 +171,7 @@ def _open_text(path: Path, orientation: str, genes: GeneTable) -> Part:
                     raise UserError(f"{path.name} has more than {MOST_ROWS:,} rows: that is no table of expression")
         except BROKEN_GZIP as error:
             raise truncated(path, error) from error
-    orientation = decide_orientation(path.name, rows, header.columns, orientation, genes.names)
+    orientation = decide_orientation(path.name, rows, header.columns, orientation, genes)
     if by_samples := orientation == "samples_by_genes":
         described, about = header, {}
     values = _Text(path, delimiter, described)
@@ -215,7 +215,7 @@ def _open_parquet(path: Path, orientation: str, genes: GeneTable) -> Part:
     places = [place for place, name in enumerate(schema.names) if name not in (*names, *text)]
     columns = [schema.names[place] for place in places]
     if rows and columns:
-        orientation = decide_orientation(path.name, rows, columns, orientation, genes.names)
+        orientation = decide_orientation(path.name, rows, columns, orientation, genes)
         if orientation == "genes_by_samples":
             places = [place for place in places if schema.names[place] not in beside]
             columns = [schema.names[place] for place in places]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ COMMON_SYMBOLS = frozenset(
 )
 
 
-def looks_like_genes(names: Sequence[str], symbols: frozenset[str] = frozenset()) -> bool:
+def looks_like_genes(names: Sequence[str], symbols: Collection[str] = frozenset()) -> bool:
     """Tell whether names are gene keys: most are Ensembl ids, `SYMBOL|entrez` or known symbols."""
     if not names:
         return False
@@ -43,12 +43,15 @@ def looks_like_genes(names: Sequence[str], symbols: frozenset[str] = frozenset()
 
 
 def decide_orientation(
-    table: str, rows: Sequence[str], columns: Sequence[str], orientation: str, symbols: frozenset[str]
+    table: str, rows: Sequence[str], columns: Sequence[str], orientation: str, genes: GeneTable
 ) -> str:
     """Return `genes_by_samples` or `samples_by_genes`; UserError where neither or both axes look like genes."""
     if orientation != "auto":
         return orientation
-    in_rows, in_columns = looks_like_genes(rows, symbols), looks_like_genes(columns, symbols)
+    in_rows = in_columns = False
+    for known in (genes.symbols, genes.rows.keys()):  # aliases last: samples may be called as some of them are
+        if in_rows == in_columns:
+            in_rows, in_columns = looks_like_genes(rows, known), looks_like_genes(columns, known)
     if in_rows == in_columns:
         raise UserError(
             f"{table}: {'both' if in_rows else 'neither'} of its axes look like genes (rows {some(rows[:3])}; columns "
@@ -63,7 +66,7 @@ class GeneTable:
     """What a lab knows of its genes: lookups from a key or a symbol to Ensembl id, symbol and length."""
 
     rows: dict[str, tuple[str, str, float]]  # key → ensembl_id, symbol, length
-    names: frozenset[str]  # the keys: what genes may be called
+    symbols: frozenset[str]  # approved, or what the table takes for it
 
 
 def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
@@ -114,7 +117,7 @@ def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
         for name, numbers in claims.items():
             if name and len(numbers) == 1:
                 rows.setdefault(name, found[numbers.pop()])
-    return GeneTable(rows, frozenset(rows))
+    return GeneTable(rows, frozenset(symbols) - {"", UNKNOWN_SYMBOL})
 
 
 def gene_columns(var: pd.DataFrame) -> pd.DataFrame:

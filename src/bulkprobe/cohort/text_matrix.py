@@ -158,7 +158,7 @@ def read_blocks(
     )
     convert = pa.csv.ConvertOptions(
         column_types={name: pa.string() if name == _ID else pa.float32() for name in wanted},
-        include_columns=wanted,
+        include_columns=wanted if header.beside else None,
         null_values=MISSING,
     )
 
@@ -229,8 +229,10 @@ def _fields(line: bytes, delimiter: str, quoted: bool) -> list[str]:
 
 def first_fields(line: bytes, mark: bytes, most: int, *, quoted: bool) -> list[str]:
     """Return the first fields of a line, and what is left of it behind them; quotes within are heeded if `quoted`."""
-    if quoted:
+    if quoted and most > 1:
         return _fields(line, mark.decode(), quoted)
+    if quoted and line[:1] == b'"':
+        return [line[1:].split(b'"', 1)[0].decode("utf-8", "replace")]
     return [field.decode("utf-8", "replace").strip('"\r\n') for field in line.split(mark, most)]
 
 
