@@ -17,8 +17,13 @@ from bulkprobe.stages.running import stoppable
 
 STORE_ENTRIES = frozenset({"zarr.json", "embedding", "sample_id", ".DS_Store"})
 
+SCALE_HELP = (
+    "Scale of a file that does not say it: counts, tpm, fpkm, rsem_normalised, log2_tpm_plus_0.001, "
+    "log2_counts_plus_1, log1p_tpm or zscore."
+)
 GENES_HELP = "Symbols, Ensembl ids and lengths that a file lacks: a table, a GTF, or HGNC's table of aliases."
 TRANSCRIPTS_HELP = "Transcript and gene in two columns, or a GTF (Salmon, kallisto)."
+SETTINGS_HELP = "KEY=VALUE, in place of params.yaml's, for example probe_survival.types=[KIRC]."
 STRAND_HELP = "Of STAR's ReadsPerGene.out.tab: unstranded, forward or reverse; judged by the reads without it."
 
 app = typer.Typer(
@@ -87,10 +92,12 @@ def fetch(
 
 @app.command()
 def cohort(
-    files: Annotated[Path, typer.Option(help="YAML file that describes your tables.")],
+    files: Annotated[
+        Path, typer.Option(help="YAML with expression, expression_scale, samples, survival, mutations, columns.")
+    ],
     output: Annotated[Path, typer.Option(help="The cohort folder to write.")],
 ) -> None:
-    """Build a cohort folder from a lab's own tables."""
+    """Build a cohort folder from a lab's own tables (README.md, "Your own cohort", has an example of FILES)."""
     from bulkprobe.cohort.build import build_lab_cohort
     from bulkprobe.cohort.schema import CohortRules
 
@@ -125,7 +132,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 @app.command()
 def check(
     source: Annotated[Path, typer.Argument(help="A cohort folder, an AnnData file, a table or a quantifier's folder.")],
-    scale: Annotated[str | None, typer.Option(help="Scale of a file that does not say it.")] = None,
+    scale: Annotated[str | None, typer.Option(help=SCALE_HELP)] = None,
     genes: Annotated[Path | None, typer.Option(help=GENES_HELP)] = None,
     transcripts: Annotated[Path | None, typer.Option(help=TRANSCRIPTS_HELP)] = None,
     strand: Annotated[str | None, typer.Option(help=STRAND_HELP)] = None,
@@ -150,7 +157,7 @@ def embed(
     output: Annotated[Path, typer.Option(help="The embedding store to write, a folder ending in .zarr.")],
     checkpoint: Annotated[Path | None, typer.Option(help="A folder in the released layout.")] = None,
     release: Annotated[str | None, typer.Option(help="A release (`bulkprobe encoders`), or untrained.")] = None,
-    scale: Annotated[str | None, typer.Option(help="Scale of a file that does not say it.")] = None,
+    scale: Annotated[str | None, typer.Option(help=SCALE_HELP)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples handed over at a time.")] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Samples a file.")] = 512,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
@@ -229,7 +236,7 @@ def probe(
     output: Annotated[Path, typer.Option(help="The metrics file to write.")],
     splits: Annotated[Path | None, typer.Option(help="A splits table; made anew from params.yaml without it.")] = None,
     save: Annotated[Path | None, typer.Option(help="Also fit on all patients and store these probes (.npz).")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, in place of params.yaml's.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help=SETTINGS_HELP)] = None,
     cluster: Annotated[str, typer.Option(help="none, local, slurm or tcp://HOST:PORT.")] = "none",
     workers: Annotated[int, typer.Option(min=1, help="Processes or jobs of the cluster.")] = 2,
 ) -> None:

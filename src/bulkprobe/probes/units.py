@@ -109,7 +109,7 @@ def run_units(
             found.append(result)
             seconds = (time.monotonic() - begun) * math.ceil(len(units) / n_jobs)
             if len(found) == 1 and seconds > LONG_RUN:
-                print(f"{title}: at most about {math.ceil(seconds / 60)} minutes on this machine", file=sys.stderr)
+                print(f"{title}: at most about {math.ceil(seconds / 60)} minutes", file=sys.stderr)
         return found
 
     if n_jobs <= 1:
