@@ -251,6 +251,11 @@ class _Reader:
     def genes(self, file: Path, column: str) -> Floats:
         """Return one column of a file by genes: shape (n_genes,)."""
         values = self.read(file, [column])[0]
+        if self.kind.transcripts and (values < 0).any():  # before a sum hides it
+            at = int((values < 0).argmax())
+            raise UserError(
+                f"{_place(file)} has a negative value: {values[at]:g} ({column} of {self.ids[at]}): write it again"
+            )
         kept = self.place >= 0
         return np.bincount(self.place[kept], values[kept], len(self.keys)).astype(np.float32)
 
@@ -261,7 +266,8 @@ class _Reader:
             differ = set(ids) ^ set(self.ids)
             raise UserError(
                 f"{_place(file)} lists other rows than {_place(self.files[0])} ({len(ids)} and {len(self.ids)}, "
-                f"{len(differ)} in one only: {some(sorted(differ))}); expected one annotation, and whole files"
+                f"{len(differ)} in one only: {some(sorted(differ)) or 'the order differs'}); expected one annotation, and "
+                "whole files"
             )
         return values
 
