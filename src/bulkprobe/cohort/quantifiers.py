@@ -266,8 +266,7 @@ class _Reader:
             differ = set(ids) ^ set(self.ids)
             raise UserError(
                 f"{_place(file)} lists other rows than {_place(self.files[0])} ({len(ids)} and {len(self.ids)}, "
-                f"{len(differ)} in one only: {some(sorted(differ)) or 'the order differs'}); expected one annotation, and "
-                "whole files"
+                f"{len(differ)} in one only: {some(sorted(differ)) or 'the order differs'}); expected one annotation"
             )
         return values
 
