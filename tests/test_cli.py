@@ -230,6 +230,19 @@ def test_results_that_are_not_there_yet(run: Run, made: Path, tmp_path: Path) ->
     refused(run("report", folder=tmp_path), "metrics/mutation/pca.json")
 
 
+def test_labels_of_which_the_cohort_has_nobody(run: Run, made: Path, tmp_path: Path) -> None:
+    probing = ("probe", made / "data/embeddings/pca.zarr", "--cohort", made / "data/cohort", "--task", "survival")
+    probing += ("--set", "probe_survival.types=[UVM]", "--output", tmp_path / "m.json", "--save", tmp_path / "p.npz")
+    refused(run(*probing), "no patient of this cohort has a follow-up and one of the types UVM: pass")
+    shipped = run(*probing, folder=tmp_path)  # without params.yaml: by the one that came with the package
+    refused(shipped, "pass --set 'probe_survival.types=[BLCA, BRCA, COAD, GBM, ")
+    other = [f"--set=probe_mutation.{setting}" for setting in ("genes=[ATRX]", "within_type={}", "hotspot_genes=[]")]
+    refused(run(*probing[:5], "mutation", *other, *probing[8:10]), "has any of the mutation labels of section")
+    probing = (*probing[:6], "--set", "probe_survival.min_events=9999", *probing[8:])
+    refused(run(*probing), "no probe could be fitted, so there is none to save (")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_wrong_task(run: Run, tmp_path: Path) -> None:
     done = run(
         "probe",

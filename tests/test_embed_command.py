@@ -171,6 +171,36 @@ def test_the_command_line_does_the_same(
     np.testing.assert_array_equal(one.embedding, two.embedding)
 
 
+def test_symbols_come_from_a_table_of_genes(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"S{i}" for i in range(len(COUNTS))]
+    pd.DataFrame(COUNTS.T, pd.Index(GENES.ensembl_id, name="gene"), names).to_csv(place / "counts.tsv", sep="\t")
+    GENES.to_csv(place / "genes.csv", index=False)
+    how = ["embed", "scgpt", "--release", "untrained", "--input", "counts.tsv", "--output", "out.zarr"]
+
+    def run(*arguments: str) -> object:
+        with inside(place):
+            monkeypatch.setattr(sys, "argv", ["bulkprobe", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        return ended.value.code
+
+    assert "no gene of the input has a symbol" in str(run(*how))
+    assert not (place / "out.zarr").exists()
+    assert run(*how, "--genes", "genes.csv") == 0
+    assert embedded_alike(place)
+    assert run("check", "counts.tsv", "--genes", "genes.csv") == 0
+    assert "encoder bulkformer: could read" in capsys.readouterr().out
+
+
+def embedded_alike(place: Path) -> bool:
+    """Whether the table's vectors are those of an AnnData that knows its symbols itself."""
+    with inside(place):
+        embed_input("scgpt", place / "cohort.h5ad", place / "own.zarr", release="untrained")
+    return np.array_equal(read_store(place / "out.zarr").embedding, read_store(place / "own.zarr").embedding)
+
+
 def test_check_says_what_each_encoder_would_make_of_a_file(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from bulkprobe.cohort.read import Cohort
 from bulkprobe.errors import UserError
 from bulkprobe.params import load_params, with_settings
-from bulkprobe.stages.applying import made_like, require_same, scores
+from bulkprobe.stages.applying import genes_lost, made_like, require_same, scores
 from bulkprobe.stages.embed_input import embed_input
 from bulkprobe.stages.probe_lines import told
 from bulkprobe.store import read_attributes, read_store
@@ -67,6 +67,14 @@ def test_what_must_be_equal(key: str, advice: str) -> None:
     require_same(trained, dict(trained), Path("s"))
     with pytest.raises(UserError, match=advice):
         require_same(trained, trained | {key: {"components": 9} if key == "options" else "z"}, Path("s"))
+
+
+def test_genes_that_are_missing_are_said() -> None:
+    trained = {"genes_matched": 240, "genes_of_model": 250}
+    assert genes_lost(trained, trained) is None
+    assert genes_lost({}, trained) is None  # a baseline's genes are the cohort's
+    said = genes_lost(trained, trained | {"genes_matched": 90})
+    assert said == "the encoder met 90 of its 250 genes here and 240 in the training cohort: scores may suffer"
 
 
 def other_cohort() -> Cohort:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -13,11 +14,11 @@ from bulkprobe.cohort.read import Cohort, read_cohort
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_path, write_json
 from bulkprobe.foreign import refusing
-from bulkprobe.params import Params, load_params, with_settings
+from bulkprobe.params import PARAMS_FILE, SHIPPED, Params, load_params, with_settings
 from bulkprobe.probes import save as saving
 from bulkprobe.splits import COLUMNS
 from bulkprobe.stages import probe_mutation, probe_survival, probing
-from bulkprobe.stages.applying import require_same, scores
+from bulkprobe.stages.applying import genes_lost, require_same, scores
 from bulkprobe.stages.embed import embed_cohort
 from bulkprobe.stages.tasks import make_splits, mutation_labels, probing_patients, survival_labels
 from bulkprobe.stages.verify import Verdict, verify_results
@@ -51,18 +52,45 @@ def probe_store(
         raise UserError(f"task is {task!r}, expected mutation or survival")
     if splits is not None and not splits.is_file():
         raise UserError(f"there is no splits table {splits}: leave it out, or make one with `dvc repro splits`")
-    params = with_settings(params or load_params(), settings or {})
+    params = with_settings(params or default_params(), settings or {})
     people, (vectors, where) = read_cohort(cohort), _vectors(store)
+    if vectors.absent is None:
+        _require_labels(cast(Task, task), people, params)
     table = make_splits(people, params) if splits is None else read_splits(splits)
     run = probe_mutation.run if task == "mutation" else probe_survival.run
     name = str(vectors.attributes.get("encoder", Path(where).stem))
     with joblib_on(plan):
         content, _ = run(vectors, name, people, table, params)
+    if save is not None and all(entry["mean"] is None for entry in content["labels"].values()):
+        label, entry = next((label, entry) for label, entry in content["labels"].items() if entry.get("n"))
+        raise UserError(f"no probe could be fitted, so there is none to save ({label}: {entry.get('reason')})")
     if save is not None:  # first, so that a metrics file never stands there without the probes that were asked for
         saving.save_probe(save, list(_final_probes(cast(Task, task), vectors, people, content, params)))
     if output is not None:
         write_json(output, content)
     return content
+
+
+def default_params() -> Params:
+    """The settings of the current folder's params.yaml, else of the one that bulkprobe came with."""
+    return load_params(PARAMS_FILE if PARAMS_FILE.is_file() else SHIPPED)
+
+
+def _require_labels(task: Task, cohort: Cohort, params: Params) -> None:
+    """Refuse a cohort none of whose patients has a label that is asked for."""
+    patients = probing_patients(cohort)
+    kinds = sorted(set(patients.types))
+    if task == "mutation":
+        if not mutation_labels(cohort, patients, params.probe_mutation).notna().to_numpy().any():
+            raise UserError(
+                "no patient of this cohort has any of the mutation labels of section probe_mutation (genes and types; "
+                f"its types are {some(kinds)}): correct them with --set, or build the cohort with mutations"
+            )
+    elif survival_labels(cohort, patients, params.probe_survival).empty:
+        raise UserError(
+            f"no patient of this cohort has a follow-up and one of the types {some(params.probe_survival.types)}: pass "
+            f"--set 'probe_survival.types=[{', '.join(kinds)}]', or build the cohort with survival times"
+        )
 
 
 def _vectors(store: Path | Store) -> tuple[Store, str]:
@@ -132,6 +160,8 @@ def predict_store(probes: Path, store: Path | Store, output: Path | None) -> pd.
         columns = {"task": fitted.task, "label": fitted.label, "sample_id": vectors.sample_id, "score": score}
         parts.append(pd.DataFrame(columns))
     table = pd.concat(parts, ignore_index=True)
+    if lost := genes_lost(fitted.encoder, vectors.attributes):
+        print(f"note: {lost}", file=sys.stderr)
     if output is None:
         return table
     with atomic_path(output) as aside:

@@ -17,7 +17,13 @@ from bulkprobe.stages.running import stoppable
 
 STORE_ENTRIES = frozenset({"zarr.json", "embedding", "sample_id", ".DS_Store"})
 
+SCALE_HELP = (
+    "Scale of a file that does not say it: counts, tpm, fpkm, rsem_normalised, log2_tpm_plus_0.001, "
+    "log2_counts_plus_1, log1p_tpm or zscore."
+)
+GENES_HELP = "Symbols, Ensembl ids and lengths that a file lacks: a table, a GTF, or HGNC's table of aliases."
 TRANSCRIPTS_HELP = "Transcript and gene in two columns, or a GTF (Salmon, kallisto)."
+SETTINGS_HELP = "KEY=VALUE, in place of params.yaml's, for example probe_survival.types=[KIRC]."
 STRAND_HELP = "Of STAR's ReadsPerGene.out.tab: unstranded, forward or reverse; judged by the reads without it."
 
 app = typer.Typer(
@@ -86,10 +92,12 @@ def fetch(
 
 @app.command()
 def cohort(
-    files: Annotated[Path, typer.Option(help="YAML file that describes your tables.")],
+    files: Annotated[
+        Path, typer.Option(help="YAML with expression, expression_scale, samples, survival, mutations, columns.")
+    ],
     output: Annotated[Path, typer.Option(help="The cohort folder to write.")],
 ) -> None:
-    """Build a cohort folder from a lab's own tables."""
+    """Build a cohort folder from a lab's own tables (README.md, "Your own cohort", has an example of FILES)."""
     from bulkprobe.cohort.build import build_lab_cohort
     from bulkprobe.cohort.schema import CohortRules
 
@@ -124,7 +132,8 @@ def _read_config(path: Path) -> dict[str, Any]:
 @app.command()
 def check(
     source: Annotated[Path, typer.Argument(help="A cohort folder, an AnnData file, a table or a quantifier's folder.")],
-    scale: Annotated[str | None, typer.Option(help="Scale of a file that does not say it.")] = None,
+    scale: Annotated[str | None, typer.Option(help=SCALE_HELP)] = None,
+    genes: Annotated[Path | None, typer.Option(help=GENES_HELP)] = None,
     transcripts: Annotated[Path | None, typer.Option(help=TRANSCRIPTS_HELP)] = None,
     strand: Annotated[str | None, typer.Option(help=STRAND_HELP)] = None,
 ) -> None:
@@ -135,7 +144,7 @@ def check(
     if (source / "samples.parquet").exists():
         for finding in check_cohort(source):
             typer.echo(printable(f"{finding.level}: {finding.text}"))
-    for line in describe_fit(source, scale, transcripts=transcripts, strand=strand):
+    for line in describe_fit(source, scale, genes=genes, transcripts=transcripts, strand=strand):
         typer.echo(printable(line))
 
 
@@ -148,7 +157,7 @@ def embed(
     output: Annotated[Path, typer.Option(help="The embedding store to write, a folder ending in .zarr.")],
     checkpoint: Annotated[Path | None, typer.Option(help="A folder in the released layout.")] = None,
     release: Annotated[str | None, typer.Option(help="A release (`bulkprobe encoders`), or untrained.")] = None,
-    scale: Annotated[str | None, typer.Option(help="Scale of a file that does not say it.")] = None,
+    scale: Annotated[str | None, typer.Option(help=SCALE_HELP)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Samples handed over at a time.")] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Samples a file.")] = 512,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
@@ -157,6 +166,7 @@ def embed(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes or jobs of the cluster.")] = None,
     add_to: Annotated[Path | None, typer.Option(help="An .h5ad that gets the vectors as obsm.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, an option of the encoder.")] = None,
+    genes: Annotated[Path | None, typer.Option(help=GENES_HELP)] = None,
     transcripts: Annotated[Path | None, typer.Option(help=TRANSCRIPTS_HELP)] = None,
     strand: Annotated[str | None, typer.Option(help=STRAND_HELP)] = None,
     like: Annotated[
@@ -182,6 +192,7 @@ def embed(
         device=device,
         precision=cast("Literal['float32', 'bfloat16'] | None", precision),
         add_to=add_to,
+        genes=genes,
         transcripts=transcripts,
         strand=strand,
         like=like,
@@ -225,17 +236,16 @@ def probe(
     output: Annotated[Path, typer.Option(help="The metrics file to write.")],
     splits: Annotated[Path | None, typer.Option(help="A splits table; made anew from params.yaml without it.")] = None,
     save: Annotated[Path | None, typer.Option(help="Also fit on all patients and store these probes (.npz).")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, in place of params.yaml's.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help=SETTINGS_HELP)] = None,
     cluster: Annotated[str, typer.Option(help="none, local, slurm or tcp://HOST:PORT.")] = "none",
     workers: Annotated[int, typer.Option(min=1, help="Processes or jobs of the cluster.")] = 2,
 ) -> None:
     """Probe a store as the pipeline does, with the settings of params.yaml."""
-    from bulkprobe.api import probe_store
-    from bulkprobe.params import load_params
+    from bulkprobe.api import default_params, probe_store
     from bulkprobe.stages.embed import plan_of
     from bulkprobe.stages.probe_lines import told
 
-    plan, chosen = plan_of(load_params().embed, cluster, workers), _settings(settings or [])
+    plan, chosen = plan_of(default_params().embed, cluster, workers), _settings(settings or [])
     content = probe_store(store, cohort, task, output, splits=splits, save=save, settings=chosen, plan=plan)
     for line in told(content):
         typer.echo(line)

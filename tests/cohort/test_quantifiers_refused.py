@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import quantified as made
 from quantified import fails, values_of
@@ -153,3 +154,18 @@ def test_a_matrix_takes_no_such_options(tmp_path: Path) -> None:
     path = made.put(tmp_path / "m.tsv", ["gene\ta\tb", "TP53\t90\t1", "EGFR\t90\t2", "KRAS\t9\t3"])
     fails(path, "is a matrix, no quantifier's output: leave transcripts and strand out", transcripts=path, strand="x")
     fails(path, "expression_scale is missing, and m.tsv does not tell its scale")
+
+
+def test_a_negative_transcript_is_not_hidden_by_its_gene(tmp_path: Path) -> None:
+    folder, table = made.kallisto(tmp_path / "in"), made.transcript_table(tmp_path / "t.tsv")
+    path = folder / "P3" / "abundance.tsv"
+    lines = path.read_text().splitlines()
+    number = int(np.bincount(made.OF_GENE).argmax())  # of a gene with several transcripts
+    name, length, effective, _, tpm = lines[number + 1].split("\t")
+    made.put(path, [*lines[: number + 1], f"{name}\t{length}\t{effective}\t-1\t{tpm}", *lines[number + 2 :]])
+    with pytest.raises(UserError, match=rf"P3/abundance.tsv has a negative value: -1 \(est_counts of {name}\): write"):
+        values_of(folder, tmp_path / "aside", transcripts=table)
+    lines[3], lines[4] = lines[4], lines[3]
+    made.put(path, lines)
+    with pytest.raises(UserError, match=r"0 in one only: the order differs"):
+        values_of(folder, tmp_path / "aside", transcripts=table)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from bulkprobe.errors import UserError
+from bulkprobe.probes import units
 from bulkprobe.probes.metrics import harrell_c
 from bulkprobe.probes.survival import overall, probe_survival
 from bulkprobe.probes.transform import Transform
@@ -67,6 +68,17 @@ def test_neither_order_nor_processes_change_a_byte(study: Study) -> None:
         splits=study.splits.sample(frac=1, random_state=2),
     )
     assert same(moved, first)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_long_run_begins_with_an_estimate(
+    study: Study, n_jobs: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(study, n_jobs=n_jobs)
+    assert "at most about" not in capsys.readouterr().err
+    monkeypatch.setattr(units, "LONG_RUN", 0.0)
+    run(study, n_jobs=n_jobs)
+    assert capsys.readouterr().err.count("survival probes: at most about 1 minutes\n") == 1
 
 
 @pytest.mark.parametrize("transform", [Transform(), Transform("pca", 5)])

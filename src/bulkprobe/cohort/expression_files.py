@@ -16,7 +16,7 @@ from bulkprobe.cohort.expression_parts import ORIENTATIONS, Block, Part
 from bulkprobe.cohort.gene_keys import Genes, read_gene_table, resolve
 from bulkprobe.cohort.genes import repeated, strip_version
 from bulkprobe.cohort.quantifiers import open_table
-from bulkprobe.cohort.scales import FULL_TRANSCRIPTOME, Linear, check_upper_quartile, scale_named
+from bulkprobe.cohort.scales import FULL_TRANSCRIPTOME, SCALES, Linear, check_upper_quartile, scale_named
 from bulkprobe.cohort.spool import Floats, GeneSpool, Index, SampleSpool
 from bulkprobe.cohort.store import Rows
 from bulkprobe.cohort.transcripts import is_gtf
@@ -74,8 +74,8 @@ def _scale_of(parts: Sequence[Part]) -> str:
     """Return the scale that all tables tell of themselves."""
     if unknown := [part.name for part in parts if part.told is None]:
         raise UserError(
-            f"cohort.files: expression_scale is missing, and {some(unknown)} does not tell its scale; name it (see the "
-            "example configuration)"
+            f"cohort.files: expression_scale is missing, and {some(unknown)} does not tell its scale; set it to one of "
+            f"{', '.join(SCALES)}"
         )
     told = {part.told.scale: part.name for part in parts if part.told is not None}
     if len(told) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,7 @@ import pyarrow.parquet
 from bulkprobe.cohort import text_matrix
 from bulkprobe.cohort.anndata_file import BLOCK_VALUES, AnnDataFile, Matrix, open_anndata
 from bulkprobe.cohort.gene_keys import GeneTable, decide_orientation, gene_columns, looks_like_genes, read_gene_table
-from bulkprobe.cohort.genes import BROKEN_GZIP, line_of, lines_of, open_maybe_gzip, repeated, truncated
+from bulkprobe.cohort.genes import BROKEN_GZIP, line_of, lines_of, open_maybe_gzip, repeated, strip_version, truncated
 from bulkprobe.cohort.legible import legible
 from bulkprobe.cohort.scales import SCALES
 from bulkprobe.cohort.spool import Floats
@@ -94,12 +94,40 @@ def open_part(path: Path, orientation: str, genes: GeneTable, layer: str | None)
     return _open_text(path, orientation, genes)
 
 
-def _axes(name: str, rows: list[str], columns: list[str], orientation: str, genes: GeneTable, values: Values) -> Part:
-    decided = decide_orientation(name, rows, columns, orientation, genes.symbols)
-    by_samples = decided == "samples_by_genes"
+def _axes(
+    name: str,
+    rows: list[str],
+    columns: list[str],
+    by_samples: bool,
+    genes: GeneTable,
+    values: Values,
+    about: Mapping[str, list[str]],
+) -> Part:
+    """Put a table together; about: columns that tell of its genes, where these are its rows."""
     samples, keys = (rows, columns) if by_samples else (columns, rows)
     _refuse_samples(name, samples)
-    return Part(name, samples, keys, by_samples, values, genes)
+    if not about:
+        return Part(name, samples, keys, by_samples, values, genes)
+    keys, known, genes = _described(name, pd.DataFrame(about, index=pd.Index(rows, dtype=object)), genes)
+    return Part(name, samples, keys, by_samples, values, genes, known)
+
+
+def _described(name: str, about: pd.DataFrame, genes: GeneTable) -> tuple[list[str], pd.DataFrame, GeneTable]:
+    """Return the genes' keys, what is known of them, and the table of genes (without one that of the file itself).
+
+    about: one row a gene, indexed by its name. A key is the Ensembl id where there is one, unless two genes had it.
+    """
+    known, rows = gene_columns(about), [str(key) for key in about.index]
+    keys = [found or row for found, row in zip(known["ensembl_id"], rows, strict=True)]
+    if repeated(strip_version(keys)):
+        keys = rows
+    unnamed = (known["ensembl_id"] == "") & (known["symbol"] == "")
+    if unnamed.sum() > len(rows) / 2 and not any(key in genes.rows for key in keys):
+        raise UserError(
+            f"{name} names its genes {some(rows[:3])}, which are neither Ensembl ids nor symbols, and has no column "
+            "gene_id or symbol that says which they are: add one"
+        )
+    return keys, known, genes if genes.rows else read_gene_table(known.assign(key=rows))
 
 
 def _refuse_samples(name: str, samples: Sequence[str]) -> None:
@@ -129,17 +157,26 @@ def _open_text(path: Path, orientation: str, genes: GeneTable) -> Part:
     delimiter = text_matrix.delimiter_of(path)
     header = text_matrix.read_header(path, delimiter, what="column", unique=False)
     rows: list[str] = []
-    mark = delimiter.encode()
+    described = header.without(text_matrix.ANNOTATIONS)
+    about: dict[str, list[str]] = {name: [] for name in described.beside.values()}
+    mark, last = delimiter.encode(), max(described.beside, default=-1)
     with open_maybe_gzip(path) as handle:
         try:
             line_of(handle, path)
             for line in lines_of(handle, path):
-                rows.append(line.split(mark, 1)[0].decode("utf-8", "replace").strip('"\r\n'))
+                fields = text_matrix.first_fields(line, mark, last + 2, quoted=header.quoted)
+                rows.append(fields[0])
+                for place, name in described.beside.items():
+                    about[name].append(fields[1 + place] if len(fields) > 1 + place else "")
                 if len(rows) > MOST_ROWS:
                     raise UserError(f"{path.name} has more than {MOST_ROWS:,} rows: that is no table of expression")
         except BROKEN_GZIP as error:
             raise truncated(path, error) from error
-    return _axes(path.name, rows, header.columns, orientation, genes, _Text(path, delimiter, header))
+    orientation = decide_orientation(path.name, rows, header.columns, orientation, genes)
+    if by_samples := orientation == "samples_by_genes":
+        described, about = header, {}
+    values = _Text(path, delimiter, described)
+    return _axes(path.name, rows, described.columns, by_samples, genes, values, about)
 
 
 # ---------------------------------------------------------------- Parquet
@@ -163,21 +200,31 @@ class _Parquet:
 def _open_parquet(path: Path, orientation: str, genes: GeneTable) -> Part:
     with legible(path), pa.parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
+        beside = [name for name in schema.names if name.casefold() in text_matrix.ANNOTATIONS]
         text = [f.name for f in schema if not (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))]
-        if len(text) != 1:
+        names = [name for name in text if name not in beside] or text[:1]
+        if len(names) != 1:
             raise UserError(
                 f"{path.name} has {len(text)} columns that are not numbers ({some(text)}): expected one, the names of "
                 "the rows"
             )
         if file.metadata.num_rows > MOST_ROWS:
             raise UserError(f"{path.name} has {file.metadata.num_rows:,} rows, more than {MOST_ROWS:,}: is it another?")
-        refuse_much_text(path, text)
-        rows = ["" if key is None else str(key) for key in file.read(columns=text).column(0).to_pylist()]
-    places = [place for place, name in enumerate(schema.names) if name != text[0]]
+        beside = [name for name in beside if name not in names]
+        refuse_much_text(path, [*names, *beside])
+        told = {name: file.read(columns=[name]).column(0).to_pylist() for name in beside}
+        rows = ["" if key is None else str(key) for key in file.read(columns=names).column(0).to_pylist()]
+    places = [place for place, name in enumerate(schema.names) if name not in (*names, *text)]
     columns = [schema.names[place] for place in places]
+    if rows and columns:
+        orientation = decide_orientation(path.name, rows, columns, orientation, genes)
+        if orientation == "genes_by_samples":
+            places = [place for place in places if schema.names[place] not in beside]
+            columns = [schema.names[place] for place in places]
     if not rows or not columns:
         raise UserError(f"{path.name} is an empty table: {len(rows)} rows and {len(columns)} columns of numbers")
-    return _axes(path.name, rows, columns, orientation, genes, _Parquet(path, places))
+    by_samples = orientation == "samples_by_genes"
+    return _axes(path.name, rows, columns, by_samples, genes, _Parquet(path, places), {} if by_samples else told)
 
 
 # ---------------------------------------------------------------- AnnData
@@ -186,25 +233,22 @@ def _open_parquet(path: Path, orientation: str, genes: GeneTable) -> Part:
 def _open_anndata(path: Path, genes: GeneTable, layer: str | None) -> Part:
     file = open_anndata(path)
     matrix = file.matrix("X" if layer is None else f"layers/{layer}")
-    if not genes.rows and {"symbol", "length", "ensembl_id"} & set(file.var.columns):
-        genes = read_gene_table(gene_columns(file.var).assign(key=_var_keys(file.var)))
-    part = anndata_part(file, matrix, _var_keys(file.var), genes)
+    part = anndata_part(file, matrix, [str(key) for key in file.var.index])
+    keys, known, genes = _described(path.name, file.var, genes)
+    part = replace(part, keys=keys, known=known, genes=genes)
     return replace(part, told=Told(file.scale)) if layer is None and file.scale in SCALES else part
 
 
-def anndata_part(file: AnnDataFile, matrix: Matrix, keys: list[str], genes: GeneTable | None = None) -> Part:
+def anndata_part(file: AnnDataFile, matrix: Matrix, keys: list[str]) -> Part:
     """Return a matrix of an AnnData file as a table; `keys` are the names of its genes."""
     name = file.path.name if matrix.place == "X" else f"{file.path.name} ({matrix.place})"
     samples = [str(sample) for sample in file.obs.index]
     _refuse_samples(name, samples)
     if not samples or not keys:
         raise UserError(f"{name} is an empty table: {len(samples)} samples and {len(keys)} genes")
-    return Part(name, samples, keys, matrix.by_samples, matrix, genes or GeneTable({}, frozenset()))
-
-
-def _var_keys(var: pd.DataFrame) -> list[str]:
-    """Take Ensembl ids from a column where the names of the genes are something else."""
-    for column in ("ensembl_id", "gene_ids"):
-        if column in var and looks_like_genes([str(key) for key in var[column]]) and not var[column].duplicated().any():
-            return [str(key) for key in var[column]]
-    return [str(key) for key in var.index]
+    if looks_like_genes(samples) and not looks_like_genes(keys):
+        raise UserError(
+            f"{name} has genes in obs ({some(samples[:3])}) and samples in var ({some(keys[:3])}): expected samples in "
+            "obs, transpose it (adata.T)"
+        )
+    return Part(name, samples, keys, matrix.by_samples, matrix)

@@ -5,6 +5,7 @@ Gene lengths are its column Length, the bases of the gene's exons, each counted 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,12 @@ from bulkprobe.foreign import MOST_TEXT_BYTES
 
 BLOCK_BYTES = 1 << 24
 ALIGNMENTS = (".bam", ".sam", ".cram")
-# What aligners and tools add to a sample's name.
-ENDINGS = ("Aligned.sortedByCoord.out", "Aligned.toTranscriptome.out", "Aligned.out", ".sorted", ".sort", ".markdup")
+# What aligners and tools add to a sample's name, in any order and number.
+ENDINGS = tuple(
+    "Aligned.sortedByCoord.out Aligned.toTranscriptome.out Aligned.out .sortedByCoord .sorted .sort .markdup .dedup "
+    ".rmdup .md .subread .fastq .fq .gz".split()
+)
+_BAM_ENDS = re.compile(f"(?:{'|'.join(map(re.escape, (*ALIGNMENTS, *ENDINGS)))})*$", re.IGNORECASE)
 SYMBOLS = ("gene_name", "gene_symbol", "symbol")
 _ID, _LENGTH = "Geneid", "Length"
 
@@ -145,12 +150,10 @@ def _names(path: Path, columns: list[str]) -> list[str]:
     own, folders = [], []
     for column in columns:
         name = column.replace("\\", "/").rsplit("/", 1)[-1]
-        for ending in (*ALIGNMENTS, *ENDINGS):
-            if name.lower().endswith(ending.lower()):
-                name = name[: -len(ending)]
+        name = _BAM_ENDS.sub("", name)
         own.append(name.rstrip("._-"))
         folders.append(column.replace("\\", "/").rstrip("/").rpartition("/")[0].rsplit("/", 1)[-1])
     names = folders if (repeated(own) or "" in own) and all(folders) else own
     if twice := repeated(names):
-        raise UserError(f"{path.name} has repeated samples: {some(twice)}; keep one column of each")
+        raise UserError(f"{path.name} has repeated samples: {some(repeated(own) or twice)}; keep one column of each")
     return names

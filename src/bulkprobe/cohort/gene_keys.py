@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +13,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from bulkprobe.cohort.genes import is_ensembl, is_par_y, read_gtf, repeated, strip_version
-from bulkprobe.cohort.legible import content_of, legible, read_parquet
+from bulkprobe.cohort.legible import content_of, legible, read_frame
 from bulkprobe.cohort.transcripts import is_gtf
 from bulkprobe.errors import UserError, some
 
 UNKNOWN_SYMBOL = "?"  # RNASeqV2 tables: 29 rows without a symbol
 _WITH_ENTREZ = re.compile(r"[^|\s]+\|\d+")
-_SYMBOL_NAMES = ("symbol", "approved symbol", "gene_name", "hugo_symbol", "gene_symbol", "gene_symbols", "feature_name")
+_SYMBOL_NAMES = tuple(
+    "symbol|approved symbol|gene_name|hugo_symbol|gene_symbol|gene_symbols|hgnc_symbol|feature_name".split("|")
+)
 _ENSEMBL_NAMES = ("ensembl_id", "ensembl", "ensembl_gene_id", "ensembl gene id")
 _ID_NAMES = ("gene_id", "gene_ids", "feature_id", "gene")  # whatever kind of id an AnnData's author took for the genes
-_LENGTH_NAMES = ("length", "length_bp")
+_LENGTH_NAMES = ("length", "length_bp", "gene_length")
 _OLD_NAMES = ("previous symbols", "prev_symbol", "alias symbols", "alias_symbol")  # of HGNC's tables
 # Genes that nearly every table of human expression measures under these symbols: enough to tell the axes apart.
 COMMON_SYMBOLS = frozenset(
@@ -32,7 +34,7 @@ COMMON_SYMBOLS = frozenset(
 )
 
 
-def looks_like_genes(names: Sequence[str], symbols: frozenset[str] = frozenset()) -> bool:
+def looks_like_genes(names: Sequence[str], symbols: Collection[str] = frozenset()) -> bool:
     """Tell whether names are gene keys: most are Ensembl ids, `SYMBOL|entrez` or known symbols."""
     if not names:
         return False
@@ -41,12 +43,15 @@ def looks_like_genes(names: Sequence[str], symbols: frozenset[str] = frozenset()
 
 
 def decide_orientation(
-    table: str, rows: Sequence[str], columns: Sequence[str], orientation: str, symbols: frozenset[str]
+    table: str, rows: Sequence[str], columns: Sequence[str], orientation: str, genes: GeneTable
 ) -> str:
     """Return `genes_by_samples` or `samples_by_genes`; UserError where neither or both axes look like genes."""
     if orientation != "auto":
         return orientation
-    in_rows, in_columns = looks_like_genes(rows, symbols), looks_like_genes(columns, symbols)
+    in_rows = in_columns = False
+    for known in (genes.symbols, genes.rows.keys()):  # aliases last: samples may be called as some of them are
+        if in_rows == in_columns:
+            in_rows, in_columns = looks_like_genes(rows, known), looks_like_genes(columns, known)
     if in_rows == in_columns:
         raise UserError(
             f"{table}: {'both' if in_rows else 'neither'} of its axes look like genes (rows {some(rows[:3])}; columns "
@@ -61,7 +66,7 @@ class GeneTable:
     """What a lab knows of its genes: lookups from a key or a symbol to Ensembl id, symbol and length."""
 
     rows: dict[str, tuple[str, str, float]]  # key → ensembl_id, symbol, length
-    symbols: frozenset[str]
+    symbols: frozenset[str]  # approved, or what the table takes for it
 
 
 def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
@@ -83,7 +88,7 @@ def read_gene_table(genes: Path | pd.DataFrame | None) -> GeneTable:
             return read_gene_table(read_gtf(Path(genes)))
         with legible(Path(genes)):
             if name.endswith(".parquet"):
-                table = read_parquet(Path(genes)).to_pandas()
+                table = read_frame(Path(genes))
             else:
                 table = pd.read_csv(io.BytesIO(content_of(Path(genes))), sep="," if ".csv" in name else "\t")
     ensembl, symbol, length = (_column(table, names) for names in (_ENSEMBL_NAMES, _SYMBOL_NAMES, _LENGTH_NAMES))
@@ -134,6 +139,16 @@ def gene_columns(var: pd.DataFrame) -> pd.DataFrame:
     index = pd.Index([first or second for first, second in zip(ids, symbols, strict=True)], dtype=object)
     table = {"ensembl_id": ids, "symbol": symbols, "length": np.where(lengths > 0, lengths, np.nan)}
     return pd.DataFrame(table, index=index).astype({"ensembl_id": object, "symbol": object})
+
+
+def name_genes(var: pd.DataFrame, table: GeneTable) -> pd.DataFrame:
+    """Return `gene_columns` with what a table of genes adds, as `resolve` takes it: ids, approved symbols, lengths."""
+    rows = []
+    for ensembl_id, symbol, length in zip(var["ensembl_id"], var["symbol"], var["length"], strict=True):
+        found, approved, known = table.rows.get(ensembl_id) or table.rows.get(symbol) or ("", "", np.nan)
+        rows.append((ensembl_id or found, approved or symbol, length if length > 0 else known))
+    named = pd.DataFrame(rows, columns=["ensembl_id", "symbol", "length"])
+    return named.set_index(pd.Index([first or second for first, second, _ in rows], dtype=object))
 
 
 def _symbol(key: str) -> str:
@@ -188,9 +203,10 @@ def resolve(keys: Sequence[str], table: GeneTable, name: str, known: pd.DataFram
     for key in usable:
         symbol = key.split("|", 1)[0]
         ensembl_id, approved, length = table.rows.get(key) or table.rows.get(symbol) or ("", "", float("nan"))
-        length = lengths.get(key, length)
+        length = known_length if (known_length := lengths.get(key, 0)) > 0 else length
         if is_ensembl(key):
             ensembl_id, symbol = key, approved or names.get(key, "")
+        symbol = approved or symbol  # an earlier symbol or an alias is no name to look a gene up by
         final[key] = ensembl_id or symbol
         rows.setdefault(final[key], (final[key], ensembl_id, symbol, length))
     notes = {

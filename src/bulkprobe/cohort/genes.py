@@ -25,6 +25,13 @@ from isal import igzip, isal_zlib
 from bulkprobe.errors import UserError, some
 
 GZIP_MAGIC = b"\x1f\x8b"
+_FOREIGN = {
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+    b"BZh": "packed with bzip2",
+    b"\xfd7zXZ": "packed with xz",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+}
 PAR_Y_PREFIX = "ENSGR"  # GENCODE up to version 24
 PAR_Y_SUFFIX = "_PAR_Y"  # GENCODE from version 25
 MOST_BASES = 1 << 40  # of a chromosome; the longest known has 1e11
@@ -86,6 +93,8 @@ def open_maybe_gzip(path: Path) -> IO[bytes]:
         )
     if start.startswith(b"PK\x03\x04"):
         raise UserError(f"{path.name} is a workbook or a zip archive: export it as .tsv or .csv")
+    if other := next((name for magic, name in _FOREIGN.items() if start.startswith(magic)), None):
+        raise UserError(f"{path.name} is {other}: expected plain text in UTF-8, or packed with gzip; export it again")
     if packed:
         return _gunzip(path)
     if path.suffix == ".gz":

@@ -7,6 +7,7 @@ and a sample's values do not depend on which others are read with it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -24,13 +25,15 @@ from bulkprobe.cohort.anndata_file import GROUP_FILES, AnnDataFile, Matrix, open
 from bulkprobe.cohort.anndata_held import hold_anndata
 from bulkprobe.cohort.expression_files import LOOK_AT, Reading
 from bulkprobe.cohort.expression_parts import Part, anndata_part
-from bulkprobe.cohort.gene_keys import gene_columns
+from bulkprobe.cohort.gene_keys import GeneTable, gene_columns, name_genes, read_gene_table
 from bulkprobe.cohort.given import Input, Layer, cohort_input
+from bulkprobe.cohort.quantifier_formats import KINDS
 from bulkprobe.cohort.quantifiers import content_hash, open_table, quantified
 from bulkprobe.cohort.scales import FULL_TRANSCRIPTOME, SCALES, check_upper_quartile, scale_named
-from bulkprobe.cohort.schema import SAMPLES
+from bulkprobe.cohort.schema import EXPRESSION, PROVENANCE, SAMPLES
 from bulkprobe.cohort.spool import GeneSpool, SampleSpool, Spool
 from bulkprobe.cohort.store import LENGTHS_NEEDED, Floats, Index, gather, per_million, tpm_from_counts
+from bulkprobe.cohort.transcripts import is_gtf
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import file_hash, tree_hash
 
@@ -49,6 +52,7 @@ def open_input(
     scale: str | None = None,
     folder: Path | None = None,
     *,
+    genes: Path | None = None,
     transcripts: Path | None = None,
     strand: str | None = None,
 ) -> Input:
@@ -57,17 +61,22 @@ def open_input(
     source: a cohort folder, an AnnData file (.h5ad or .zarr), a quantifier's folder or file, a table in either
     orientation (.tsv, .csv, also .gz, or .parquet), or an AnnData itself, which is read and never changed. scale: of X
     or of the table; without it that of the file, or counts where its values are whole numbers. folder: takes temporary
-    files (default: the system's folder for such), removed when the input is closed. transcripts, strand: as
-    `quantifiers.open_table` takes them.
+    files (default: the system's folder for such), removed when the input is closed. genes: a table, a GTF or
+    HGNC's, for ids, approved symbols and lengths that the file lacks (`gene_keys.read_gene_table`); without it a GTF
+    given as transcripts. transcripts, strand: as `quantifiers.open_table` takes them.
 
     Logarithms are inverted and FPKM rescaled to TPM. Beside X there is the layer tpm where the file has it or where
     it can be computed from counts and lengths. UserError for everything that cannot be read or is not of the scale.
     """
     if scale is not None:
         scale_named(scale)
+    if genes is None and transcripts is not None and is_gtf(transcripts):
+        table = read_gene_table(transcripts)
+    else:
+        table = read_gene_table(genes)
     if not isinstance(source, str | Path):
         held = hold_anndata(source)
-        return _open_file(held, scale, folder, held.sha256)
+        return _open_file(held, scale, folder, table, genes, held.sha256)
     path = Path(source)
     if not path.exists():
         raise UserError(
@@ -76,15 +85,25 @@ def open_input(
         )
     in_zarr = path.is_dir() and (path.suffix == ".zarr" or any((path / name).is_file() for name in GROUP_FILES))
     if in_zarr or path.suffix == ".h5ad":
-        return _open_file(open_anndata(path), scale, folder)
-    if path.is_dir() and ((path / SAMPLES).exists() or not quantified(path)):
+        return _open_file(open_anndata(path), scale, folder, table, genes)
+    of_cohort = path.is_dir() and any((path / name).exists() for name in (SAMPLES, EXPRESSION, PROVENANCE))
+    if path.is_dir() and not of_cohort and quantified(path) is None:
+        raise UserError(
+            f"{path.name} is not a cohort folder, nor does it hold the output of {KINDS}, three levels down at most: "
+            "name the folder of the samples, or build a cohort with `bulkprobe cohort`"
+        )
+    if of_cohort:
+        if genes is not None:
+            raise UserError(f"{path.name} is a cohort folder, built with its own table of genes: leave --genes out")
         return _open_cohort(path, scale)
-    part = open_table(path, scale, transcripts=transcripts, strand=strand)
+    part = open_table(path, scale, genes=table, transcripts=transcripts, strand=strand)
     var = gene_columns(pd.DataFrame(index=part.keys) if part.known is None else part.known)
+    var = name_genes(var, table) if table.rows else var
     obs, told = pd.DataFrame({"sample_id": part.sample_ids}), part.told
     declared = _scale_of(part, scale, None if told is None else told.scale)
     tpm = None if told is None else told.tpm
-    return _open(path, var, obs, part, tpm, declared, folder, guessed=scale is None and told is None)
+    guessed = scale is None and told is None
+    return _open(path, var, obs, part, tpm, declared, folder, genes, guessed=guessed)
 
 
 def _open_cohort(path: Path, scale: str | None) -> Input:
@@ -98,15 +117,21 @@ def _open_cohort(path: Path, scale: str | None) -> Input:
 
 
 def _open_file(
-    file: AnnDataFile, scale: str | None, folder: Path | None, sha256: Callable[[], str] | None = None
+    file: AnnDataFile,
+    scale: str | None,
+    folder: Path | None,
+    table: GeneTable,
+    genes: Path | None,
+    sha256: Callable[[], str] | None = None,
 ) -> Input:
     names = [str(name) for name in file.var.index]
     part = anndata_part(file, file.matrix("X"), names)
     tpm = anndata_part(file, file.matrix("layers/tpm"), names) if "tpm" in file.layers else None
     declared = _scale_of(part, scale, file.scale)
     var, obs = gene_columns(file.var), _sample_table(file.obs, part.sample_ids)
+    var = name_genes(var, table) if table.rows else var
     guessed = scale is None and file.scale is None
-    return _open(file.path, var, obs, part, tpm, declared, folder, guessed=guessed, sha256=sha256)
+    return _open(file.path, var, obs, part, tpm, declared, folder, genes, guessed=guessed, sha256=sha256)
 
 
 def _open(
@@ -117,6 +142,7 @@ def _open(
     tpm: Part | None,
     declared: str,
     folder: Path | None,
+    genes: Path | None,
     *,
     guessed: bool,
     sha256: Callable[[], str] | None = None,
@@ -145,7 +171,7 @@ def _open(
             scale=scale,
             declared=declared,
             layers=[name for name in matrices if name != "X"],
-            sha256=sha256() if sha256 else _hash(path, part),
+            sha256=_with(genes, sha256() if sha256 else _hash(path, part)),
             matrices=matrices,
             spools=spools,
         )
@@ -157,6 +183,11 @@ def _hash(path: Path, part: Part) -> str:
     if part.told is not None:
         return content_hash(path, part)
     return tree_hash(path) if path.is_dir() else file_hash(path)
+
+
+def _with(genes: Path | None, sha256: str) -> str:
+    """Return the hash of an input that is read with a table of genes."""
+    return sha256 if genes is None else hashlib.sha256(f"{sha256}\0{file_hash(genes)}".encode()).hexdigest()
 
 
 def _scale_of(part: Part, given: str | None, noted: object) -> str:

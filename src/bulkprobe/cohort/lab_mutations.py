@@ -15,10 +15,10 @@ from bulkprobe.cohort.flow import Flow
 from bulkprobe.cohort.genes import MOST_LINE_BYTES, lines_of, open_maybe_gzip, repeated
 from bulkprobe.cohort.lab_tables import find_column
 from bulkprobe.cohort.labels import MOST_NAMES, MutationStatus, filter_accepted, is_hotspot, read_maf
-from bulkprobe.cohort.legible import legible, read_parquet
+from bulkprobe.cohort.legible import column_names, legible, read_frame
 from bulkprobe.cohort.schema import HOTSPOTS, CohortRules, FilesConfig
 from bulkprobe.cohort.survival import blank_missing
-from bulkprobe.cohort.text_matrix import delimiter_of
+from bulkprobe.cohort.text_matrix import delimiter_of, refuse_one_column
 from bulkprobe.errors import UserError, some
 
 ROWS_AT_ONCE = 2_000  # of a text table; a genes × samples table of TCGA's size has 9,000 columns
@@ -34,10 +34,11 @@ def table_header(path: Path) -> list[str]:
     names: list[str] = []
     with legible(path):
         if path.suffix == ".parquet":
-            names = [str(name) for name in pyarrow.parquet.read_schema(path).names]
+            names = column_names(pyarrow.parquet.read_schema(path))
         else:
             with open_maybe_gzip(path) as handle:
                 line = next((line for line in lines_of(handle, path) if not line.startswith(b"#")), b"")
+            refuse_one_column(path, line, delimiter_of(path), "column")
             names = [cell.strip('"') for cell in line.decode("utf-8-sig").rstrip("\r\n").split(delimiter_of(path))]
     if names == [""]:
         raise UserError(f"{path.name} is an empty table: expected a header line and rows; check the export")
@@ -139,9 +140,7 @@ def _resolve(keys: Iterable[str], samples: pd.DataFrame, table: str, flow: Flow)
 
 def _frames(path: Path, columns: list[str] | None) -> Iterator[pd.DataFrame]:
     if path.suffix == ".parquet":
-        with legible(path):
-            frame = read_parquet(path, columns).to_pandas()
-        yield frame
+        yield read_frame(path, columns)
         return
     with legible(path), open_maybe_gzip(path) as handle:
         yield from pd.read_csv(

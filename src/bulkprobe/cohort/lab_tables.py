@@ -14,7 +14,7 @@ import pandas as pd
 from bulkprobe.cohort.barcodes import PATIENT_LENGTH, SAMPLE_TYPES, is_barcode, split_barcodes
 from bulkprobe.cohort.clinical import collapse_stage, normalise_sex
 from bulkprobe.cohort.flow import Flow
-from bulkprobe.cohort.legible import legible, read_parquet, read_text_table
+from bulkprobe.cohort.legible import read_frame, read_text_table
 from bulkprobe.cohort.samples import REDACTED, choose_samples, refuse_repeats
 from bulkprobe.cohort.schema import (
     ENDPOINTS,
@@ -63,6 +63,7 @@ for _endpoint in (name.lower() for name in ENDPOINTS):
     for _unit in TIME_UNITS:
         ALIASES[f"{_endpoint}_time_{_unit}"] = (f"{_endpoint}_time_{_unit}", f"{_endpoint}_{_unit}")
 
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # what the GDC calls its files
 _SAMPLE_TYPE_WORDS = {
     "primary": "01",
     "primary tumor": "01",
@@ -83,8 +84,7 @@ _SAMPLE_TYPE_WORDS = {
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table (.tsv, .csv, packed or not, .parquet) as text, None where nothing is known."""
     if path.suffix == ".parquet":
-        with legible(path):
-            table: pd.DataFrame = read_parquet(path).to_pandas()
+        table = read_frame(path)
     else:
         table = read_text_table(path, delimiter_of(path))
         if len(table.columns) == 1 and len(str(table.columns[0]).split("\t" if ".csv" in path.suffixes else ",")) > 1:
@@ -205,9 +205,11 @@ def lab_samples(
     ours = pd.Index(np.array(list(expression_ids), dtype=object))
     matched = ours.isin(table[name])
     if not matched.any():
+        from_gdc = all(_UUID.match(sample) for sample in ours)
         raise UserError(
             f"no sample id is in both tables: expression has {len(ours)} ({some(ours[:3])}), samples has {len(table)} "
             f"({some(table[name].iloc[:3])}); expected the same identifiers in both"
+            + (": put the portal's gdc_sample_sheet*.tsv, which names the samples, into the folder" * from_gdc)
         )
     if not matched.all() and not config.allow_unmatched:
         raise UserError(

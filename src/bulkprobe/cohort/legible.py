@@ -69,6 +69,20 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         return pa.parquet.read_table(path, columns=columns)
 
 
+def column_names(schema: pa.Schema) -> list[str]:
+    """Return the columns of a Parquet table; what was the index of a pandas table comes first."""
+    index = [name for name in (schema.pandas_metadata or {}).get("index_columns", []) if name in schema.names]
+    return [*index, *(name for name in schema.names if name not in index)]
+
+
+def read_frame(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read a Parquet table as `read_parquet` does, as plain columns in the order of `column_names`."""
+    table = read_parquet(path, columns)
+    with legible(path):
+        frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+        return frame[column_names(table.schema)]
+
+
 def read_text_table(path: Path, sep: str, columns: list[str] | None = None) -> pd.DataFrame:
     """Read a text table, packed or not, every cell as text; `columns` restricts it to those it has of them.
 

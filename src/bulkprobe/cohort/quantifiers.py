@@ -252,6 +252,11 @@ class _Reader:
     def genes(self, file: Path, column: str) -> Floats:
         """Return one column of a file by genes: shape (n_genes,)."""
         values = self.read(file, [column])[0]
+        if self.kind.transcripts and (values < 0).any():  # before a sum hides it
+            at = int((values < 0).argmax())
+            raise UserError(
+                f"{_place(file)} has a negative value: {values[at]:g} ({column} of {self.ids[at]}): write it again"
+            )
         kept = self.place >= 0
         return np.bincount(self.place[kept], values[kept], len(self.keys)).astype(np.float32)
 
@@ -262,7 +267,7 @@ class _Reader:
             differ = set(ids) ^ set(self.ids)
             raise UserError(
                 f"{_place(file)} lists other rows than {_place(self.files[0])} ({len(ids)} and {len(self.ids)}, "
-                f"{len(differ)} in one only: {some(sorted(differ))}); expected one annotation, and whole files"
+                f"{len(differ)} in one only: {some(sorted(differ)) or 'the order differs'}); expected one annotation"
             )
         return values
 
@@ -329,8 +334,10 @@ def _are_genes(ids: Sequence[str]) -> bool:
 def _split(gene: str) -> tuple[str, str]:
     """Return id and symbol of a gene: RSEM writes both where the annotation was given so (`ENSG…_TP53`)."""
     key, found, symbol = gene.partition("_")
-    if not found or not key.startswith("ENSG") or symbol.startswith("PAR_Y"):
+    if not found or not key.startswith("ENSG"):
         return gene, ""
+    if symbol == "PAR_Y" or symbol.startswith("PAR_Y_"):
+        return f"{key}_PAR_Y", symbol[6:]
     return key, symbol
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +22,7 @@ from bulkprobe.errors import UserError, some
 from bulkprobe.probes.metrics import Undefined
 from bulkprobe.probes.tuning import Choice
 
+LONG_RUN = 60.0  # seconds from which an estimate is given first
 UNIT = 1 << 22  # patients x rank x splits of one unit of work
 DIGITS = 6  # of the numbers in metric files
 Rows = npt.NDArray[np.floating[Any]]
@@ -92,21 +96,31 @@ def run_units(
     """Return `work(embedding, *unit)` of every unit, in order.
 
     One BLAS thread a process, so that bytes do not depend on n_jobs. With several processes the embedding goes
-    through a file that all of them map.
+    through a file that all of them map. Give the largest units first: the first one tells how long a run over a minute
+    will take at most.
     """
     if n_jobs < 1:
         raise UserError(f"n_jobs is {n_jobs}; at least 1 process is needed")
-    progress: Callable[[Any], Any] = lambda steps: tqdm(steps, total=len(units), desc=title, delay=2)  # noqa: E731
     n_jobs = min(n_jobs, len(units))
+
+    def collect(results: Iterable[Result]) -> list[Result]:
+        begun, found = time.monotonic(), []
+        for result in tqdm(results, total=len(units), desc=title, delay=2):
+            found.append(result)
+            seconds = (time.monotonic() - begun) * math.ceil(len(units) / n_jobs)
+            if len(found) == 1 and seconds > LONG_RUN:
+                print(f"{title}: at most about {math.ceil(seconds / 60)} minutes", file=sys.stderr)
+        return found
+
     if n_jobs <= 1:
         with threadpool_limits(1):
-            return [work(embedding, *unit) for unit in progress(units)]
+            return collect(work(embedding, *unit) for unit in units)
     with tempfile.TemporaryDirectory(prefix="bulkprobe-") as folder:
         path = Path(folder) / "embedding.npy"
         np.save(path, np.asarray(embedding))
         calls = (joblib.delayed(_work_on_file)(work, path, unit) for unit in units)
         # The workers of a process that was killed end by themselves after half a minute, no longer five.
-        return list(progress(joblib.Parallel(n_jobs=n_jobs, return_as="generator", idle_worker_timeout=30)(calls)))
+        return collect(joblib.Parallel(n_jobs=n_jobs, return_as="generator", idle_worker_timeout=30)(calls))
 
 
 def _work_on_file(work: Callable[..., Result], path: Path, unit: tuple[Any, ...]) -> Result:

@@ -35,6 +35,17 @@ def require_same(trained: Mapping[str, Any], given: Mapping[str, Any], store: Pa
             )
 
 
+def genes_lost(trained: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
+    """Say where an encoder met fewer of its genes than in the training cohort; None where it did not."""
+    ours, theirs = trained.get("genes_matched"), given.get("genes_matched")
+    if ours is None or theirs is None or theirs >= ours:
+        return None
+    return (
+        f"the encoder met {theirs} of its {given.get('genes_of_model')} genes here and {ours} in the training cohort: "
+        "scores may suffer"
+    )
+
+
 def _of(attributes: Mapping[str, Any], key: str) -> Any:
     found = attributes.get(key)
     return {k: v for k, v in found.items() if k != TARGET} if key == "options" and isinstance(found, dict) else found
@@ -42,7 +53,10 @@ def _of(attributes: Mapping[str, Any], key: str) -> Any:
 
 def _advice(key: str) -> str:
     if key == "genes_sha256":
-        return "the columns are other genes; build both cohorts of the same genes, or use an encoder with its own"
+        return (
+            "the columns are other genes, or in another order; build both cohorts of the same genes in one order, "
+            "or use an encoder with its own genes"
+        )
     if key == "values":
         return "build both cohorts on the same scale"
     return "embed with the same encoder and options (`embed --like PROBES`)"

@@ -101,12 +101,17 @@ def _entries_of(model: str) -> list[str]:
 
 
 def describe_fit(
-    source: Path, scale: str | None, *, transcripts: Path | None = None, strand: str | None = None
+    source: Path,
+    scale: str | None,
+    *,
+    genes: Path | None = None,
+    transcripts: Path | None = None,
+    strand: str | None = None,
 ) -> Iterator[str]:
     """Say of every encoder whether it can read a cohort, what it would leave out, and what it would cost here."""
     with (
         tempfile.TemporaryDirectory(prefix="bulkprobe-") as scratch,
-        open_input(source, scale, Path(scratch), transcripts=transcripts, strand=strand) as opened,
+        open_input(source, scale, Path(scratch), genes=genes, transcripts=transcripts, strand=strand) as opened,
     ):
         entries: dict[str, tuple[str, dict[str, Any]]] = {name: (name, {}) for name in MODELS}
         if PARAMS_FILE.is_file():

@@ -60,6 +60,7 @@ def embed_input(
     device: str | None = None,
     precision: Literal["float32", "bfloat16"] | None = None,
     add_to: Path | None = None,
+    genes: Path | None = None,
     transcripts: Path | None = None,
     strand: str | None = None,
     like: Path | None = None,
@@ -70,9 +71,9 @@ def embed_input(
 
     checkpoint: a folder in the released layout; release: the name of one, or "untrained"; without either what
     params.yaml says, and its weights in `models/`. options: on top of the entry's own. add_to: an .h5ad that gets the
-    vectors as obsm["X_<encoder>"]. transcripts, strand: of a quantifier's output (`cohort.inputs.open_input`). like: a
-    store, or stored probes, whose options, target_sum and weights are taken over. cluster,
-    workers: where shards are computed, instead of what params.yaml says.
+    vectors as obsm["X_<encoder>"]. genes, transcripts, strand: as `cohort.inputs.open_input` takes
+    them. like: a store, or stored probes, whose options, target_sum and weights are taken over. cluster, workers:
+    where shards are computed, instead of what params.yaml says.
     """
     params, entry = find_entry(encoder)
     plan = plan_of(params.embed, cluster, workers) if params else Plan(cluster or "none", workers or 1)
@@ -93,7 +94,7 @@ def embed_input(
     with (
         only_writer(output),
         scratch_folder(output) as scratch,
-        open_input(source, scale, scratch, transcripts=transcripts, strand=strand) as opened,
+        open_input(source, scale, scratch, genes=genes, transcripts=transcripts, strand=strand) as opened,
     ):
         weights = _weights(encoder, entry, card, opened, checkpoint, release, params, scratch)
         if twin is not None and weights is not None and weights.sha256 != twin.checkpoint_sha256:
