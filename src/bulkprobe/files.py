@@ -68,16 +68,16 @@ def replace_folder(aside: Path, final: Path) -> None:
         if path.is_file():
             _flush(path)
     with scratch_folder(final, ".old") as old:
-        if final.exists():
-            os.replace(final, old)
+        if os.path.lexists(final):  # also a link, which is moved itself: what it points to may be a cache
+            os.replace(final, old / final.name)
         os.replace(aside, final)
 
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder, if it is there; at no moment does a part of it stand under its name."""
-    if folder.exists():
+    if os.path.lexists(folder):
         with scratch_folder(folder, ".old") as old:
-            os.replace(folder, old)
+            os.replace(folder, old / folder.name)
 
 
 def sweep(final: Path) -> None:
