@@ -7,6 +7,7 @@ travels through the scheduler. A worker that dies costs the tasks it was at, and
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bulkprobe.errors import UserError
+from bulkprobe.errors import UserError, some
 
 ADDRESSES = "none, local, slurm or the address of a Dask scheduler, tcp://HOST:PORT"
 PATTERN = re.compile(r"none|local|slurm|tcp://[^\s/]+:(?P<port>\d{1,5})")
@@ -101,12 +102,12 @@ def check_plan(plan: Plan) -> None:
 
 
 def _greeted(where: str, host: str, port: int) -> None:
-    """See that a Dask scheduler is there: it speaks first, and Dask itself would wait without end for another's word."""
+    """See that a Dask scheduler is there, which speaks first: for anybody else's answer Dask waits without end."""
     end = time.monotonic() + LISTEN
     while True:
         try:
             with socket.create_connection((host, port), timeout=CONNECT) as there:
-                length = there.recv(8, socket.MSG_WAITALL)  # of the message that follows
+                length = there.recv(8)  # of the message that follows
             if len(length) < 8 or int.from_bytes(length, "little") > GREETING:
                 raise _no_scheduler(where, "something else listens there")
             return
@@ -248,6 +249,10 @@ def slurm_cluster(plan: Plan) -> Any:
     for key, lines in added.items():
         if not isinstance(lines, list):
             raise UserError(f"embed.slurm.extra.{key} is {lines!r}, expected a list of lines")
+    kinds = (*jobqueue.SLURMCluster.__mro__, *jobqueue.SLURMCluster.job_cls.__mro__)
+    known = {name for kind in kinds for name in inspect.signature(kind.__init__).parameters}
+    if unknown := sorted(set(extra) - known):
+        raise UserError(f"embed.slurm.extra has {some(unknown)}, which dask_jobqueue.SLURMCluster does not know")
     threads = f"export OMP_NUM_THREADS={asked.cores}"
     source = f'export PYTHONPATH="{Path(__file__).resolve().parents[1]}${{PYTHONPATH:+:$PYTHONPATH}}"'
     gpus = [f"--gres=gpu:{asked.gpus}"] if asked.gpus else []
