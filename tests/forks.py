@@ -9,6 +9,7 @@ import atexit
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -44,5 +45,6 @@ def _run(target: Callable[..., None], arguments: tuple[object, ...], said: str) 
     os.close(number)
     try:
         target(*arguments)
-    finally:
-        atexit._run_exitfuncs()  # multiprocessing does not
+    finally:  # as an interpreter ends; multiprocessing would wait for what joblib has started
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()

@@ -126,7 +126,7 @@ def _opened(file: JobFile) -> tuple[Job, Session, Held]:
     """Read a job and make its encoder ready, once a process; UserError where this worker would compute otherwise."""
     job: Job = read_job(file)
     weights = job.weights
-    held = Held(weights and weights.folder, job.checkpoint_sha256)
+    held = Held(None if weights is None else weights.folder, job.checkpoint_sha256)
     if weights is not None:
         weights = replace(weights, device=own_device(weights.device))
         check_device(weights.device)
