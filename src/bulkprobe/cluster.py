@@ -230,11 +230,17 @@ def worker_name() -> str:
 def pinned_device(device: str, worker: str, visible: int) -> str:
     """Return the GPU of a worker where `cuda` was asked for: by the number at the end of its name, in turn.
 
-    visible: GPUs that its process sees. A SLURM job sees those it was given.
+    visible: GPUs that its process sees. A SLURM job sees those it was given. UserError where there are several and the
+    name has no number: Dask names a worker by its address, and any two of them would take the same GPU.
     """
     digits = worker[len(worker.rstrip("0123456789")) :]
-    if device != "cuda" or visible < 2 or not digits:
+    if device != "cuda" or visible < 2:
         return device
+    if "://" in worker or not digits:
+        raise UserError(
+            f"the worker {worker} sees {visible} GPUs, and nothing says which is its own: start one a GPU with --name "
+            "gpu-0, gpu-1, … or set CUDA_VISIBLE_DEVICES"
+        )
     return f"cuda:{int(digits) % visible}"
 
 

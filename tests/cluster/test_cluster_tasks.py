@@ -214,13 +214,19 @@ def test_dask_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cuda", "3", 2, "cuda:1"),
         ("cuda", "SLURMCluster-0-3", 4, "cuda:3"),
         ("cuda", "3", 1, "cuda"),  # a SLURM job sees its own GPU alone
-        ("cuda", "tcp://10.0.0.1:40000/x", 4, "cuda"),
+        ("cuda", "tcp://10.0.0.1:40000", 1, "cuda"),
         ("cuda:1", "0", 4, "cuda:1"),
         ("cpu", "1", 4, "cpu"),
     ],
 )
 def test_each_worker_has_a_gpu(device: str, worker: str, visible: int, expected: str) -> None:
     assert pinned_device(device, worker, visible) == expected
+
+
+@pytest.mark.parametrize("worker", ["tcp://10.0.0.1:40000", "gpu"])
+def test_a_worker_that_could_take_any_gpu_is_refused(worker: str) -> None:
+    with pytest.raises(UserError, match=rf"^the worker {worker} sees 4 GPUs, .* --name gpu-0, gpu-1, "):
+        pinned_device("cuda", worker, 4)
 
 
 def test_a_worker_asks_torch_what_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
