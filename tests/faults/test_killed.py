@@ -50,7 +50,12 @@ def test_dvc_does_not_see_what_a_killed_stage_leaves(tmp_path: Path) -> None:
 
     dvc("init", "--no-scm", "--quiet")
     dvc("add", "--quiet", "embeddings")
-    unfinished = (".a.zarr.12.partial/c/0", ".a.zarr.12.job.partial/job.pickle", "b.zarr.partial/c/0", "a.zarr/.x.1.partial")
+    unfinished = (
+        ".a.zarr.12.partial/c/0",
+        ".a.zarr.12.job.partial/job.pickle",
+        "b.zarr.partial/c/0",
+        "a.zarr/.x.1.partial",
+    )
     for name in unfinished:
         (store.parent / name).parent.mkdir(parents=True, exist_ok=True)
         (store.parent / name).write_text("half")
