@@ -69,16 +69,23 @@ def replace_folder(aside: Path, final: Path) -> None:
         if path.is_file():
             _flush(path)
     with scratch_folder(final, ".old") as old:
-        if final.exists():
-            os.replace(final, old)
+        _move_away(final, old)
         os.replace(aside, final)
 
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder, if it is there; at no moment does a part of it stand under its name."""
-    if folder.exists():
+    if os.path.lexists(folder):
         with scratch_folder(folder, ".old") as old:
-            os.replace(folder, old)
+            _move_away(folder, old)
+
+
+def _move_away(path: Path, old: Path) -> None:
+    """Move what stands under a name to an empty folder; a link moves itself, what it points to may be a cache."""
+    if path.is_symlink():
+        os.replace(path, old / path.name)
+    elif path.exists():
+        os.replace(path, old)
 
 
 def sweep(final: Path) -> None:

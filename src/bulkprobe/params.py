@@ -72,11 +72,11 @@ class Splits(Section):
 class Slurm(Section):
     """What a SLURM job, which is one worker, asks for; `extra` goes to dask_jobqueue.SLURMCluster as it is."""
 
-    queue: str | None = None
-    account: str | None = None
+    queue: str | None = Field(default=None, pattern=r"^\S+$")
+    account: str | None = Field(default=None, pattern=r"^\S+$")
     cores: int = Field(default=8, ge=1)
-    memory: str = "32GB"
-    walltime: str = "04:00:00"
+    memory: str = Field(default="32GB", pattern=r"^[0-9.]*[1-9][0-9.]* ?[kMGT]i?B$")
+    walltime: str = Field(default="04:00:00", pattern=r"^([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}$")
     gpus: int = Field(default=0, ge=0)
     extra: dict[str, Any] = {}
 
@@ -96,7 +96,8 @@ class Embed(Section):
     @field_validator("cluster")
     @classmethod
     def _cluster(cls, value: str) -> str:
-        if not re.match(r"^(none|local|slurm|tcp://[^\s/]+:\d{1,5})$", value):
+        found = re.fullmatch(r"none|local|slurm|tcp://[^\s/]+:(\d{1,5})", value)
+        if found is None or not 0 < int(found[1] or 1) < 65536:  # as cluster.py has it
             raise ValueError("none, local, slurm or tcp://HOST:PORT was expected")
         return value
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from forks import fork
 
 TOP = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds, on a machine that does much else
@@ -59,12 +59,45 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(TOP / "src"), "OMP_NUM_THREADS": "1"}
 
 
+class Process:
+    """A command of Dask that runs until it ends, is asked to leave, or is killed."""
+
+    def __init__(self, log: Path, *arguments: str) -> None:
+        """Start `dask` with these arguments."""
+        self._process = fork(_dask, *arguments, said=log)
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, or less than 0 for a signal; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self) -> int | None:
+        """Wait for its end."""
+        self._process.join()
+        return self.status
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
+    def leave(self) -> None:
+        """Ask it to go."""
+        self._process.terminate()
+
+
+def _dask(*arguments: str) -> None:
+    from dask.__main__ import main
+
+    sys.argv = ["dask", *arguments]
+    main()
+
+
 class Processes:
     """A scheduler and workers that are started and ended one by one."""
 
     def __init__(self, folder: Path) -> None:
         """Start a scheduler that listens on a free port."""
-        self.folder, self.workers = folder, list[subprocess.Popen[bytes]]()
+        self.folder, self.workers = folder, list[Process]()
         file = folder / "scheduler.json"
         options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
         options += ["--scheduler-file", str(file), "--idle-timeout", f"{2 * PATIENCE:g}"]
@@ -72,7 +105,7 @@ class Processes:
         until(lambda: file.is_file() and file.read_text().strip().endswith("}"))
         self.address = str(json.loads(file.read_text())["address"])
 
-    def worker(self, preload: str = "") -> subprocess.Popen[bytes]:
+    def worker(self, preload: str = "") -> Process:
         """Start a worker; preload: source that it runs first."""
         script = self.folder / f"preload{len(self.workers)}.py"
         script.write_text(preload)
@@ -81,16 +114,16 @@ class Processes:
         self.workers.append(found)
         return found
 
-    def some(self) -> list[subprocess.Popen[bytes]]:
+    def some(self) -> list[Process]:
         """The workers that are there, one at least."""
-        there = [worker for worker in self.workers if worker.poll() is None]
+        there = [worker for worker in self.workers if worker.status is None]
         return there or [self.worker()]
 
     def empty(self) -> None:
         """Ask all workers to go, and wait until they have gone."""
-        there = [worker for worker in self.workers if worker.poll() is None]
+        there = [worker for worker in self.workers if worker.status is None]
         for worker in there:
-            leave(worker)
+            worker.leave()
         for worker in there:
             worker.wait()
 
@@ -100,11 +133,8 @@ class Processes:
             process.kill()
             process.wait()
 
-    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        log = (self.folder / "log.txt").open("ab")
-        command = [sys.executable, "-m", "dask", *arguments]
-        with log:
-            return subprocess.Popen(command, env=environment(), stdout=log, stderr=log, start_new_session=True)
+    def _start(self, *arguments: str) -> Process:
+        return Process(self.folder / "log.txt", *arguments)
 
 
 @contextmanager
@@ -116,8 +146,3 @@ def processes(folder: Path) -> Iterator[Processes]:
         yield running
     finally:
         running.end()
-
-
-def leave(worker: subprocess.Popen[bytes]) -> None:
-    """Ask a worker to go."""
-    worker.send_signal(signal.SIGTERM)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from dask_processes import GATED, KILLED, Processes, environment, leave, processes, until
+from dask_processes import GATED, KILLED, Processes, environment, processes, until
 
 from bulkprobe import cli
 from bulkprobe.errors import UserError
@@ -93,8 +92,7 @@ def done(place: Path, output: str) -> int:
 
 def assert_equal(place: Path, model: str, output: str) -> None:
     assert tree_hash(place / output) == tree_hash(place / "none" / f"{model}.zarr")
-    assert not list((place / output).parent.glob(".bulkprobe-*"))
-    assert not (place / f"{output}.partial").exists()
+    assert not list((place / output).parent.glob("*.partial*"))
 
 
 def test_one_two_and_four_workers_write_the_bytes_of_one_process(place: Path, dask: Processes) -> None:
@@ -116,10 +114,12 @@ def test_workers_join_leave_and_are_killed_in_the_middle_of_a_shard(
 ) -> None:
     dask.empty()
     output = "moving/scfoundation.zarr"
+    said = list[str]()
     with in_background(dask, place, output) as run:
-        killed = dask.worker(KILLED)  # the run waits for it
+        until(lambda: said.append(capsys.readouterr().err) or f"no worker at {dask.address}: waiting" in "".join(said))
+        killed = dask.worker(KILLED)
         killed.wait()
-        assert killed.returncode == -signal.SIGKILL
+        assert killed.status == -signal.SIGKILL
         half = place / f"{output}.partial" / "embedding" / "c" / "0" / "0.1234.partial"
         assert half.is_file()
         assert done(place, output) == 0
@@ -127,14 +127,13 @@ def test_workers_join_leave_and_are_killed_in_the_middle_of_a_shard(
         until(lambda: done(place, output) == 1)
         staying = dask.worker(GATED)
         until(lambda: done(place, output) == 2)
-        leave(leaving)
+        leaving.leave()
         (place / "moving" / "go").touch()
         assert run.result()
         leaving.wait()
     assert_equal(place, "scfoundation", output)
     assert not half.exists()
-    assert f"no worker at {dask.address} yet: waiting for one" in capsys.readouterr().err
-    assert staying.poll() is None
+    assert staying.status is None
 
 
 def test_a_lost_scheduler_is_one_sentence_and_the_run_goes_on_later(place: Path, tmp_path: Path) -> None:
@@ -151,6 +150,17 @@ def test_a_lost_scheduler_is_one_sentence_and_the_run_goes_on_later(place: Path,
     kept = place / output / written.relative_to(place / f"{output}.partial")
     assert (kept.stat().st_mtime_ns, kept.stat().st_ino) == before
     assert_equal(place, "scfoundation", output)
+
+
+def test_a_worker_of_other_source_says_so_before_it_reads_the_job(place: Path, dask: Processes) -> None:
+    dask.empty()
+    other = dask.worker(OTHER)
+    with pytest.raises(
+        UserError, match=r"^the worker tcp://\S+ has zarr 1 instead of 3\S+: start workers from the same"
+    ):
+        embed(place, "random_projection", dask.address, "other/random_projection.zarr")
+    other.leave()
+    other.wait()
 
 
 def test_a_sample_that_cannot_be_embedded_stops_the_run_with_its_name(place: Path, dask: Processes) -> None:
@@ -178,18 +188,25 @@ def test_the_command_runs_processes_of_this_machine(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     threads = os.environ.get("OMP_NUM_THREADS")
-    command = ["bulkprobe", "embed", "scfoundation", "--input", "cohort.h5ad", "--output", "local/scfoundation.zarr"]
-    options = ["--checkpoint", "checkpoint/scfoundation", "--shard-size", str(SHARD), "--cluster", "local"]
+    command = ["bulkprobe", "embed", "random_projection", "--input", "table.tsv", "--output"]
+    command += ["local/random_projection.zarr"]
+    options = ["--set", "width=7", "--shard-size", str(SHARD), "--cluster", "local"]
     with inside(place):
         monkeypatch.setattr(sys, "argv", [*command, *options, "--workers", "2"])
         with pytest.raises(SystemExit) as end:
             cli.main()
     assert not end.value.code
-    assert "local/scfoundation.zarr is written" in capsys.readouterr().out
-    assert_equal(place, "scfoundation", "local/scfoundation.zarr")
+    assert "local/random_projection.zarr is written" in capsys.readouterr().out
+    assert_equal(place, "random_projection", "local/random_projection.zarr")
     assert os.environ.get("OMP_NUM_THREADS") == threads
 
 
+OTHER = """
+from bulkprobe.stages import embed_cluster
+
+own = {**embed_cluster.software(), "zarr": "1"}
+embed_cluster.software = lambda: own
+"""
 INTERRUPTED = """
 import sys, time
 from pathlib import Path
@@ -205,7 +222,7 @@ embed_cluster.write_shard = once
 if __name__ == "__main__":
     embed_input(
         "random_projection", Path("table.tsv"), Path("OUTPUT"),
-        options={"width": 7}, shard_size=4, cluster="local", workers=2,
+        options={"width": 7}, shard_size=4, cluster="local", workers=1,
     )
 """
 
@@ -221,7 +238,7 @@ def test_ending_the_client_ends_the_workers_and_the_run_goes_on_later(
             [sys.executable, str(script)], cwd=place, env=environment(), stdout=log, stderr=log, start_new_session=True
         )
         try:
-            until(lambda: done(place, output) == 2)
+            until(lambda: done(place, output) == 1)
             if how == signal.SIGINT:
                 os.killpg(run.pid, how)  # a terminal sends it to the workers too
             else:
@@ -233,9 +250,8 @@ def test_ending_the_client_ends_the_workers_and_the_run_goes_on_later(
                 os.killpg(run.pid, signal.SIGKILL)
     if how == signal.SIGINT:
         assert (tmp_path / "log.txt").read_text().count("Traceback") == 1  # the client's own
-    for left in (place / how.name).glob(".bulkprobe-*"):
-        assert how == signal.SIGKILL
-        shutil.rmtree(left)
+    jobs = list((place / how.name).glob(".*.job.partial"))
+    assert len(jobs) == (how == signal.SIGKILL)  # which the next run removes
     assert embed(place, "random_projection", "none", output)
     assert_equal(place, "random_projection", output)
 

@@ -6,18 +6,22 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bulkprobe import cluster, params
-from bulkprobe.cluster import Plan, Slurm, connect, pinned_device, run_tasks, slurm_cluster, worker_name
-from bulkprobe.errors import Unfit, UserError
+from bulkprobe.cluster import Plan, Slurm, check_plan, connect, pinned_device, run_tasks, slurm_cluster, worker_name
+from bulkprobe.errors import Unfit, UserError, printable
 from bulkprobe.stages import embed_cluster
-from bulkprobe.stages.embed import plan_of
+from bulkprobe.stages.embed import embed_cohort, plan_of
+from bulkprobe.stages.embed_input import embed_input
 
 pytestmark = pytest.mark.xdist_group("cluster")
 
@@ -97,17 +101,92 @@ def test_a_task_whose_worker_always_dies_ends_the_run(client: Any, tmp_path: Pat
 
 
 def test_an_address_where_no_scheduler_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CONNECT", 0.3)
+    monkeypatch.setattr(cluster, "LISTEN", 0.3)
     with pytest.raises(UserError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 .*`dask scheduler`"):
         connect(Plan("tcp://127.0.0.1:9")).__enter__()
+    with pytest.raises(UserError, match=r"answers at tcp://no\.such\.host\.invalid:8786 "):
+        check_plan(Plan("tcp://no.such.host.invalid:8786"))
 
 
-@pytest.mark.parametrize("where", ["dask", "tcp://", "tcp://host", "http://host:80", "tcp://host:80/x", "Local"])
+@pytest.mark.parametrize("said", [b"SSH-2.0-OpenSSH_9.6\r\n", b"220 \r\n", b""])
+def test_an_address_where_something_else_listens(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask itself would wait for ever."""
+    monkeypatch.setattr(cluster, "CONNECT", 0.3)
+
+    def serve(server: socket.socket) -> None:
+        there, _ = server.accept()
+        with there, suppress(ConnectionResetError):
+            there.sendall(said)
+            there.recv(1)  # until the client goes
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        served = pool.submit(serve, server)
+        reason = "something else listens there" if said else "nothing is said there"
+        with pytest.raises(UserError, match=f"no Dask scheduler answers at .* \\({reason}"):
+            connect(Plan(f"tcp://127.0.0.1:{server.getsockname()[1]}")).__enter__()
+        served.result()
+
+
+def test_nobody_computes_before_the_cluster_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "LISTEN", 0.1)
+    for source in ("cohort.h5ad", "cohort"):  # neither is there: the address is looked at first
+        with pytest.raises(UserError, match="no Dask scheduler answers"):
+            embed_input("pca", tmp_path / source, tmp_path / "out.zarr", cluster="tcp://127.0.0.1:9")
+    with pytest.raises(UserError, match="no Dask scheduler answers"):
+        embed_cohort("pca", "pca", tmp_path, tmp_path / "out.zarr", {}, 4, plan=Plan("tcp://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "dask",
+        "tcp://",
+        "tcp://host",
+        "http://host:80",
+        "tcp://host:80/x",
+        "Local",
+        "tcp://h:99999",
+        "tcp://h:0",
+        "none\n",
+    ],
+)
 def test_what_is_no_address_is_refused(where: str) -> None:
-    with pytest.raises(UserError, match=f"cluster is '{re.escape(where)}', expected none, local, slurm or"):
+    with pytest.raises(
+        UserError, match=re.escape(f"cluster is {printable(repr(where))}, expected none, local, slurm or")
+    ):
         Plan(where)
     with pytest.raises(ValueError, match=r"none, local, slurm or tcp://HOST:PORT was expected"):
         params.Embed(shard_size=1, device="cpu", precision="float32", cluster=where)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("workers", 0),
+        ("retries", -1),
+        ("adaptive", "perhaps"),
+        ("slurm", {"memory": "lots"}),
+        ("slurm", {"memory": "32"}),
+        ("slurm", {"memory": "0GB"}),
+        ("slurm", {"walltime": "4 hours"}),
+        ("slurm", {"walltime": 14400}),  # 04:00:00 without quotes
+        ("slurm", {"queue": "gpu\n#SBATCH --exclusive"}),
+        ("slurm", {"cores": 0}),
+        ("slurm", {"gpus": -1}),
+        ("slurm", {"extra": "interface"}),
+        ("slurm", {"partition": "gpu"}),
+    ],
+)
+def test_what_slurm_cannot_be_asked_is_refused(key: str, value: Any) -> None:
+    sound = {"shard_size": 1, "device": "cpu", "precision": "float32"}
+    with pytest.raises(ValueError, match=rf"{key}"):
+        params.Embed.model_validate({**sound, key: value})
+
+
+@pytest.mark.parametrize("walltime", ["30", "04:00:00", "2-00", "1-12:30:00"])
+@pytest.mark.parametrize("memory", ["32GB", "1.5 TB", "64GiB", "500MB"])
+def test_what_slurm_can_be_asked(walltime: str, memory: str) -> None:
+    assert params.Slurm(walltime=walltime, memory=memory).memory == memory
 
 
 def test_a_plan_is_what_params_say_unless_asked_otherwise() -> None:
@@ -135,13 +214,19 @@ def test_dask_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cuda", "3", 2, "cuda:1"),
         ("cuda", "SLURMCluster-0-3", 4, "cuda:3"),
         ("cuda", "3", 1, "cuda"),  # a SLURM job sees its own GPU alone
-        ("cuda", "tcp://10.0.0.1:40000/x", 4, "cuda"),
+        ("cuda", "tcp://10.0.0.1:40000", 1, "cuda"),
         ("cuda:1", "0", 4, "cuda:1"),
         ("cpu", "1", 4, "cpu"),
     ],
 )
 def test_each_worker_has_a_gpu(device: str, worker: str, visible: int, expected: str) -> None:
     assert pinned_device(device, worker, visible) == expected
+
+
+@pytest.mark.parametrize("worker", ["tcp://10.0.0.1:40000", "gpu"])
+def test_a_worker_that_could_take_any_gpu_is_refused(worker: str) -> None:
+    with pytest.raises(UserError, match=rf"^the worker {worker} sees 4 GPUs, .* --name gpu-0, gpu-1, "):
+        pinned_device("cuda", worker, 4)
 
 
 def test_a_worker_asks_torch_what_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +300,22 @@ def test_adaptive_jobs_are_asked_for_and_given_back(tmp_path: Path, monkeypatch:
     started = {path.read_text().strip() for path in folder.glob("pid*")}
     assert 1 <= len(started) <= 2
     assert set((folder / "cancelled").read_text().split()) == started
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"cores": 3}, "multiple values for keyword argument 'cores'"),
+        ({"nonsense": 1}, "has nonsense, which dask_jobqueue"),
+        ({"interface": "none0"}, "'none0' is not a valid network interface"),
+        ({"scheduler_options": 5}, "'int' object is not a mapping"),
+        ({"job_script_prologue": "module load cuda"}, r"job_script_prologue is 'module load cuda', expected a list"),
+        ({"job_extra_directives": None}, r"job_extra_directives is None, expected a list"),
+    ],
+)
+def test_what_jobqueue_does_not_take_is_one_sentence(extra: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=rf"^embed\.slurm.*{message}"):
+        slurm_cluster(Plan("slurm", slurm=Slurm(extra=extra)))
 
 
 def test_no_slurm_here(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from bulkprobe.files import file_hash
+from forks import fork
 from pipeline import TOP, small_params
 
 HOOK = Path(__file__).parent / "hook"
@@ -113,6 +116,17 @@ def command(stage: Stage) -> list[str]:
     return [sys.executable, "-m", f"bulkprobe.stages.{stage.name}", *stage.arguments]
 
 
+def _run_stage(stage: Stage, folder: str, fault: Fault | None) -> None:
+    """In a process of its own: what `python -m bulkprobe.stages.<stage>` does, with the harm of the hook."""
+    os.environ.clear()
+    os.environ.update(environment(fault))
+    os.chdir(folder)
+    sys.argv = [stage.name, *stage.arguments]
+    runpy.run_path(str(HOOK / "sitecustomize.py"))
+    module = importlib.import_module(f"bulkprobe.stages.{stage.name}")
+    importlib.import_module("bulkprobe.stages.running").run_stage(module.main)
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a stage ended."""
@@ -181,29 +195,42 @@ class Trial:
                 shutil.rmtree(target) if target.is_dir() else target.unlink()
         self.before = tree_of(self.folder)
 
-    def start(self, fault: Fault | None = None, **env: str) -> subprocess.Popen[bytes]:
+    def start(self, fault: Fault | None = None) -> subprocess.Popen[bytes]:
         """Start the stage, to come to harm."""
         known = {"top": str(self.folder), **fault} if fault else None
         with self.said.open("w", encoding="utf-8") as said:  # a file: workers that outlive the stage would hold a pipe
             return subprocess.Popen(
                 command(self.stage),
                 cwd=self.folder,
-                env=environment(known, **env),
+                env=environment(known),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
                 start_new_session=True,
             )
 
-    def run(self, fault: Fault | None = None, *, kill_after: float | None = None, **env: str) -> Ended:
-        """Run the stage to its end; `kill_after`: or for that many seconds."""
-        process = self.start(fault, **env)
+    def run_started(self, fault: Fault | None = None, *, kill_after: float | None = None) -> Ended:
+        """Start the stage as DVC does and wait for its end; `kill_after`: or for that many seconds."""
+        process = self.start(fault)
         with suppress(subprocess.TimeoutExpired):
             process.wait(kill_after)
         process.kill()
-        status = process.wait()
+        return self._ended(process.pid, process.wait())
+
+    def run(self, fault: Fault | None = None) -> Ended:
+        """Run the stage to its end."""
+        self.said.unlink(missing_ok=True)
+        process = fork(
+            _run_stage, self.stage, str(self.folder), fault and {"top": str(self.folder), **fault}, said=self.said
+        )
+        process.join()
+        assert process.pid is not None
+        assert process.exitcode is not None
+        return self._ended(process.pid, process.exitcode)
+
+    def _ended(self, group: int, status: int) -> Ended:
         with suppress(ProcessLookupError):  # what a killed stage leaves running
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(group, signal.SIGKILL)
         return Ended(status, self.said.read_text(encoding="utf-8"))
 
     def assert_nothing_is_half_written(self) -> None:
@@ -215,9 +242,9 @@ class Trial:
             found = below(now, place)
             assert found in ({}, below(self.before, place), below(self.study.tree, place)), (place, sorted(found))
 
-    def assert_another_run_makes_it_whole(self, **env: str) -> None:
+    def assert_another_run_makes_it_whole(self) -> None:
         """Run again: every byte as in the undisturbed study, and nothing beside it."""
-        done = self.run(**env)
+        done = self.run()
         assert done.status == 0, done.stderr
         self.assert_whole()
 

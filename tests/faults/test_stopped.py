@@ -49,7 +49,7 @@ def test_a_stopped_stage_removes_what_it_began(study: Study, tmp_path: Path) -> 
 
 def test_a_stage_stopped_while_it_is_imported_says_nothing(study: Study, tmp_path: Path) -> None:
     copy = Trial(study, tmp_path / "copy", EMBED)
-    ended = copy.run({"do": "SIGINT", "at": "pandas"})
+    ended = copy.run_started({"do": "SIGINT", "at": "pandas"})
     assert (ended.status, ended.stderr) == (-signal.SIGINT, "")  # a shell shows 130
 
 

@@ -136,6 +136,7 @@ def run(name: str, params: Params) -> dict[str, Any]:
 
     circular = circular_scores(entry.model, card.circular, str(about["collection"]))
     vectors = {"input": block(of_input, background, circular), "contextual": block(of_states, background, circular)}
+    recorded(paths.weights_path(name))  # they are mapped: nobody has written into them meanwhile
     return content | {"vectors": vectors}
 
 

@@ -16,6 +16,7 @@ from bulkprobe.foreign import plain_name
 
 RECORD = "release.json"
 UNTRAINED = "untrained"
+AGAIN = "leave them alone, or fetch them again, and run again"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,32 @@ def folder_hash(hashes: Mapping[str, str]) -> str:
     """Return one sha256 over the names and contents of a checkpoint's files."""
     listed = "".join(f"{path}\0{sha256}\n" for path, sha256 in sorted(hashes.items()))
     return hashlib.sha256(listed.encode()).hexdigest()
+
+
+class Held:
+    """Weights that are in use: they are mapped, not copied, so whoever writes into their files changes numbers.
+
+    Raises UserError where the files are not those of the hash, at first and whenever they have been touched since.
+    """
+
+    def __init__(self, folder: Path | None, sha256: str | None) -> None:
+        self._folder = folder
+        self._seen = _stamps(folder)  # before they are hashed
+        if folder is not None and folder_hash(hashes_of(folder)) != sha256:
+            raise UserError(f"the files in {folder} have changed since they were checked: {AGAIN}")
+
+    def check(self) -> None:
+        """To be called after computing and before the results are kept."""
+        if _stamps(self._folder) != self._seen:
+            raise UserError(f"the files in {self._folder} were changed while they were in use: {AGAIN}")
+
+
+def _stamps(folder: Path | None) -> dict[str, tuple[int, int]]:
+    """What changes when a file is written; not its last access, links, or number, which some file systems change."""
+    if folder is None:
+        return {}
+    found = {path.relative_to(folder).as_posix(): path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {name: (of.st_size, of.st_mtime_ns) for name, of in found.items()}
 
 
 def identify(card: Card, folder: Path) -> Checkpoint:

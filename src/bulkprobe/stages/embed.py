@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from bulkprobe.cluster import HERE, Plan, Slurm
+from bulkprobe.cluster import HERE, Plan, Slurm, check_plan
 from bulkprobe.cohort.read import input_hash, read_cohort
 from bulkprobe.cohort.store import open_expression
 from bulkprobe.encoders import get_encoder
@@ -23,7 +23,7 @@ from bulkprobe.files import only_writer
 from bulkprobe.params import Embed, load_params
 from bulkprobe.preprocess.normalise import COUNTS_ALONE
 from bulkprobe.stages import paths
-from bulkprobe.stages.checkpoints import Checkpoint, recorded
+from bulkprobe.stages.checkpoints import Checkpoint, Held, recorded
 from bulkprobe.stages.draw_noise import measure_draw_noise
 from bulkprobe.stages.running import encoder_argument, run_stage
 from bulkprobe.store import is_finished, prepare_store, tidy, write_absent, write_store
@@ -117,6 +117,7 @@ def embed_cohort(
 ) -> bool:
     """Embed every sample of a cohort folder, unless another process is at it; see `embed_expression`."""
     if how.get("plan"):
+        check_plan(how["plan"])
         cohort_folder = cohort_folder.absolute()
     cohort = read_cohort(cohort_folder)
     expression = open_expression(cohort_folder)
@@ -150,8 +151,9 @@ def embed_expression(
     `expression` and `checkpoint` are absolute. The caller sees to it that nobody else writes to `path`.
     """
     tidy(path)
-    weights = None
+    weights, held = None, Held(None, None)
     if checkpoint is not None:
+        held = Held(checkpoint.folder, checkpoint.sha256)
         weights = Weights(checkpoint.folder.absolute() if plan else checkpoint.folder, device, precision)
         if not plan:
             check_device(device)
@@ -199,7 +201,7 @@ def embed_expression(
         sample_ids=samples,
         width=session.width,
         attributes=attributes,
-        shards=_shards(session, expression, obs, starts, shard_size, name, batch_size),
+        shards=_shards(session, held, expression, obs, starts, shard_size, name, batch_size),
         shard_size=shard_size,
     )
     return True
@@ -232,6 +234,7 @@ def view_of(expression: Expression, obs: pd.DataFrame) -> CohortView:
 
 def _shards(
     session: Session,
+    held: Held,
     expression: Expression,
     obs: pd.DataFrame,
     starts: Sequence[int],
@@ -252,6 +255,7 @@ def _shards(
                 if not told:
                     told = True
                     tell_estimate(name, total, (time.monotonic() - begun) * total / len(part))
+            held.check()
             yield start, np.concatenate(parts)
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
 import pickle
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ from bulkprobe.cluster import Plan, connect, pinned_device, run_tasks, worker_na
 from bulkprobe.encoders import get_encoder
 from bulkprobe.encoders.base import Session, Weights
 from bulkprobe.errors import UserError, some
-from bulkprobe.files import file_hash
-from bulkprobe.stages.checkpoints import folder_hash, hashes_of
+from bulkprobe.files import file_hash, scratch_folder
+from bulkprobe.stages.checkpoints import Held
 from bulkprobe.stages.embed import Expression, check_device, embed_rows, tell_estimate, view_of
 from bulkprobe.store import finish_store, missing_shards, write_shard
 
@@ -87,8 +87,8 @@ def embed_on_cluster(job: Job, starts: Sequence[int], plan: Plan) -> None:
     """Have the shards at rows `starts` written, and finish the store; what was written stays whatever ends the run."""
     total = sum(min(job.shard_size, len(job.obs) - start) for start in starts)
     told = False
-    with tempfile.TemporaryDirectory(prefix=".bulkprobe-", dir=job.path.parent) as folder:
-        file = write_job(Path(folder), job)
+    with scratch_folder(job.path, ".job") as folder:
+        file = write_job(folder, job)
         with (
             connect(plan) as client,
             tqdm(total=total, desc=f"embed {job.name}", unit="sample", delay=2) as progress,
@@ -98,7 +98,7 @@ def embed_on_cluster(job: Job, starts: Sequence[int], plan: Plan) -> None:
                 progress.update(n)
                 if not told:
                     told = True
-                    workers = max(1, len(client.scheduler_info()["workers"]))
+                    workers = max(1, len(client.nthreads()))
                     tell_estimate(job.name, total, seconds * total / n / min(workers, len(starts)), "on this cluster")
     unseen = missing_shards(job.path, len(job.obs), job.shard_size)
     if unseen:
@@ -112,28 +112,28 @@ def embed_on_cluster(job: Job, starts: Sequence[int], plan: Plan) -> None:
 def embed_shard(shard: Shard) -> tuple[int, float]:
     """On a worker: embed one shard and write it; return its samples and the seconds it took."""
     with _STARTING:
-        job, session = _opened(shard.job)
+        job, session, held = _opened(shard.job)
     begun = time.monotonic()
     rows = np.arange(shard.start, min(shard.start + job.shard_size, len(job.obs)))
     parts = list(embed_rows(session, job.expression, job.obs, rows, job.name, job.batch_size))
+    held.check()
     write_shard(job.path, shard.start, np.concatenate(parts))
     return len(rows), time.monotonic() - begun
 
 
 @lru_cache(maxsize=1)
-def _opened(file: JobFile) -> tuple[Job, Session]:
+def _opened(file: JobFile) -> tuple[Job, Session, Held]:
     """Read a job and make its encoder ready, once a process; UserError where this worker would compute otherwise."""
     job: Job = read_job(file)
     weights = job.weights
+    held = Held(None if weights is None else weights.folder, job.checkpoint_sha256)
     if weights is not None:
-        if folder_hash(hashes_of(weights.folder)) != job.checkpoint_sha256:
-            raise UserError(f"the worker {worker_name()} sees other weights in {weights.folder} than the client")
         weights = replace(weights, device=own_device(weights.device))
         check_device(weights.device)
     session = get_encoder(job.model).start(view_of(job.expression, job.obs), job.options, weights)
     if session.width != job.width:
         raise UserError(f"the worker {worker_name()} makes vectors of {session.width} numbers, not of {job.width}")
-    return job, session
+    return job, session, held
 
 
 def own_device(device: str) -> str:
@@ -158,7 +158,8 @@ def software() -> dict[str, str]:
 def write_job(folder: Path, job: Any) -> JobFile:
     """On the client: write a job for the workers."""
     file = folder / "job.pickle"
-    file.write_bytes(pickle.dumps((software(), job)))
+    # The software in a pickle of its own: other source may not be able to read the job.
+    file.write_bytes(pickle.dumps(software()) + pickle.dumps(job))
     return JobFile(str(file), file_hash(file))
 
 
@@ -169,14 +170,13 @@ def read_job(file: JobFile) -> Any:
         raise UserError(
             f"the worker {worker_name()} does not see {path}: client and workers must share the file system"
         )
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != file.sha256:
+    content = io.BytesIO(path.read_bytes())
+    if hashlib.sha256(content.getbuffer()).hexdigest() != file.sha256:
         raise UserError(f"{path} is not what the client wrote: run the command again")
-    asked, job = pickle.loads(content)
-    own = software()
-    unlike = [f"{name} {own[name]} instead of {asked[name]}" for name in own if own[name] != asked[name]]
+    asked, own = pickle.load(content), software()
+    unlike = [f"{name} {own[name]} instead of {asked.get(name)}" for name in own if own[name] != asked.get(name)]
     if unlike:
         raise UserError(
             f"the worker {worker_name()} has {some(unlike)}: start workers from the same checkout and environment"
         )
-    return job
+    return pickle.load(content)

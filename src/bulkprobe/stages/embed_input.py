@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bulkprobe.cluster import HERE, Plan
+from bulkprobe.cluster import HERE, Plan, check_plan
 from bulkprobe.cohort.given import Input
 from bulkprobe.cohort.inputs import open_input
 from bulkprobe.encoders import MODELS, get_encoder
@@ -80,6 +80,7 @@ def embed_input(
     if not isinstance(source, Path):
         plan = HERE  # what is in memory is not sent elsewhere
     elif plan:
+        check_plan(plan)
         source, output = source.absolute(), output.absolute()
     card = get_encoder(entry.model).card
     twin = None if like is None else made_like(like)

@@ -25,6 +25,7 @@ from bulkprobe.shift.domain import domain_auroc
 from bulkprobe.shift.nuisance import Classes, Number, read_nuisances
 from bulkprobe.shift.sampling import chosen_ids
 from bulkprobe.stages import paths, probing
+from bulkprobe.stages.checkpoints import recorded
 from bulkprobe.stages.running import encoder_argument, run_stage
 from bulkprobe.stages.shift_feeding import run_feeding
 from bulkprobe.stages.shift_ladder import run_ladder
@@ -49,6 +50,8 @@ def main() -> str:
     found = open_subject(name, params)
     with threadpool_limits(1):  # so that bytes do not depend on how many cores there are
         content = absent(name, params, found) if isinstance(found, Store) else run(found)
+    if isinstance(found, Subject):
+        recorded(paths.weights_path(name))  # they are mapped: nobody has written into them meanwhile
     write_json(paths.metrics_path("shift", name), content)
     return f"{paths.metrics_path('shift', name)} is written"
 

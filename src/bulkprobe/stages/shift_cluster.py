@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bulkprobe.cluster import Plan, connect, run_tasks
-from bulkprobe.files import atomic_path
+from bulkprobe.files import atomic_path, scratch_folder
 from bulkprobe.params import Params
 from bulkprobe.stages import paths
 from bulkprobe.stages.embed_cluster import JobFile, frozen_options, own_device, read_job, write_job
@@ -50,10 +49,9 @@ def rungs_on_cluster(
     frozen = {**subject.entry.options, **frozen_options(subject.session.attributes)}
     entries = {**subject.params.encoders, name: subject.entry.model_copy(update={"options": frozen})}
     params = subject.params.model_copy(update={"encoders": entries})
-    below = paths.metrics_path("shift", name).absolute().parent
-    below.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".bulkprobe-", dir=below) as folder, connect(plan) as client:
-        file = write_job(Path(folder), LadderJob(Path.cwd(), name, params, tested))
+    beside = paths.metrics_path("shift", name).absolute()
+    with scratch_folder(beside, ".job") as folder, connect(plan) as client:
+        file = write_job(folder, LadderJob(Path.cwd(), name, params, tested))
         blocks = [Block(file, start, depth) for start, depth in wanted]
         for block, path in run_tasks(client, thin_on_worker, blocks, plan.retries, "block"):
             yield block.start, block.depth, _read(Path(path))
