@@ -21,7 +21,7 @@ from bulkprobe.errors import UserError
 from bulkprobe.params import SHIPPED
 from bulkprobe.store import read_store
 from bulkprobe.untrained import write_untrained
-from encoders.made import made_counts, made_genes, tpm_of
+from encoders.made import made_anndata, made_counts, made_genes, tpm_of
 from workspace import inside, shared_workspace
 
 TOP = Path(__file__).resolve().parents[1]
@@ -33,9 +33,7 @@ Change = Callable[[anndata.AnnData], anndata.AnnData]
 
 def made() -> anndata.AnnData:
     """Seven samples of counts, with gene lengths."""
-    var = GENES.set_index(GENES.ensembl_id.astype(str), drop=False).rename_axis(None)
-    obs = pd.DataFrame({"age": [50, 60, 70, 80, 55, 65, 75]}, index=[f"S{i}" for i in range(len(COUNTS))])
-    return anndata.AnnData(COUNTS.copy(), obs, var)
+    return made_anndata(GENES, COUNTS)
 
 
 @pytest.fixture(name="place", scope="module")

@@ -10,12 +10,10 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from bulkprobe import __version__
-from bulkprobe.errors import Damaged, UserError, printable, some
+from bulkprobe.errors import Damaged, UserError, printable
 from bulkprobe.foreign import load_yaml
 from bulkprobe.stages import one_thread
 from bulkprobe.stages.running import stoppable
-
-STORE_ENTRIES = frozenset({"zarr.json", "embedding", "sample_id", ".DS_Store"})
 
 TRANSCRIPTS_HELP = "Transcript and gene in two columns, or a GTF (Salmon, kallisto)."
 STRAND_HELP = "Of STAR's ReadsPerGene.out.tab: unstranded, forward or reverse; judged by the reads without it."
@@ -166,9 +164,6 @@ def embed(
     """Embed every sample of a cohort; running again resumes, a finished store is verified and left alone."""
     from bulkprobe.stages.embed_input import embed_input
 
-    _refuse_foreign_store(output)
-    if precision not in (None, "float32", "bfloat16"):
-        raise UserError(f"--precision is {precision!r}, expected float32 or bfloat16")
     written = embed_input(
         encoder,
         source,
@@ -203,18 +198,6 @@ def _settings(settings: list[str]) -> dict[str, Any]:
         except Damaged:
             raise UserError(f"--set {setting!r}: {value!r} is no YAML value; quote it if it is a text") from None
     return given
-
-
-def _refuse_foreign_store(output: Path) -> None:
-    """A store replaces what stands there: never anything but an older store."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output} is a file: give the name of a new folder for the embeddings")
-    strange = {path.name for path in output.iterdir()} - STORE_ENTRIES if output.is_dir() else set()
-    if strange:
-        raise UserError(
-            f"{output} is no embedding store (it holds {some(sorted(strange))}) and would be replaced: give a new "
-            "folder"
-        )
 
 
 @app.command()
@@ -306,3 +289,7 @@ def verify(
     if not verdict.ok:
         sys.exit(verdict.summary())
     typer.echo(verdict.summary())
+
+
+if __name__ == "__main__":  # python -m bulkprobe.cli
+    main()
