@@ -128,11 +128,18 @@ def child(folder: Path) -> None:
                 stage(name, encoder)
         stage("compare")
         stage("summary")
+    (folder / "kernels.json").write_text(json.dumps(kernels_here()))
+
+
+def kernels_here() -> list[str]:
+    """What this process computes with: kernels of OpenBLAS, vector units of torch, the widest that NumPy uses."""
     import torch
+    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
     from threadpoolctl import threadpool_info
 
     blas = sorted({library["architecture"] for library in threadpool_info() if library["user_api"] == "blas"})
-    (folder / "kernels.json").write_text(json.dumps([*blas, torch.backends.cpu.get_cpu_capability()]))
+    used = [name for name in __cpu_dispatch__ if __cpu_features__.get(name)]
+    return [*blas, torch.backends.cpu.get_cpu_capability(), used[-1] if used else "baseline"]
 
 
 def leaves(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
