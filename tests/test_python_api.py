@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -283,6 +284,12 @@ def test_probe_and_predict_do_what_the_pipeline_does(tmp_path_factory: pytest.Te
     # Elsewhere without params.yaml: with settings of one's own.
     store = bulkprobe.read_store(study / "data/embeddings/pca.zarr")
     assert bulkprobe.probe(store, cohort, "mutation", params=study / "params.yaml") == found
+    other = {"probe_survival.types": ["KIRC"]}
+    shown = bulkprobe.probe(store, cohort, "survival", params=study / "params.yaml", settings=other)
+    theirs = json.loads((study / "metrics/survival/pca.json").read_text())
+    assert {"KIRC/OS"} == set(shown["labels"]) < set(theirs["labels"])
+    with pytest.raises(UserError, match=r"probe_survival.typos"):
+        bulkprobe.probe(store, cohort, "survival", params=study / "params.yaml", settings={"probe_survival.typos": []})
 
 
 @pytest.mark.xdist_group("workspace")

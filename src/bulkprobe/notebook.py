@@ -172,6 +172,7 @@ def probe(
     splits: Path | str | None = None,
     save: Path | str | None = None,
     params: Path | str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Probe embeddings for mutations (AUROC) or survival (C-index), as the pipeline does.
 
@@ -184,6 +185,7 @@ def probe(
         splits: A splits table; made anew without it.
         save: Also fit on all patients and store these probes (.npz), for `predict`.
         params: A params.yaml; without it that of the current folder, else the one that bulkprobe came with.
+        settings: In place of its own, by key: `{"probe_survival.types": ["KIRC"]}` for the cancer types you have.
 
     Returns:
         The content of the metrics file: under `labels`, for each label, `mean`, `sd`, `per_split`, n and more; a mean
@@ -198,7 +200,7 @@ def probe(
         found["labels"]["pan_cancer/TP53"]["mean"]
         ```
     """
-    settings = PARAMS_FILE if PARAMS_FILE.is_file() else SHIPPED
+    shipped = PARAMS_FILE if PARAMS_FILE.is_file() else SHIPPED
     return api.probe_store(
         _embedding(embedding, key),
         Path(cohort),
@@ -206,7 +208,8 @@ def probe(
         None if output is None else Path(output),
         splits=None if splits is None else Path(splits),
         save=None if save is None else Path(save),
-        params=load_params(settings if params is None else Path(params)),
+        params=load_params(shipped if params is None else Path(params)),
+        settings=settings,
     )
 
 
