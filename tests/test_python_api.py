@@ -284,11 +284,19 @@ def test_probe_and_predict_do_what_the_pipeline_does(tmp_path_factory: pytest.Te
     # Elsewhere without params.yaml: with settings of one's own.
     store = bulkprobe.read_store(study / "data/embeddings/pca.zarr")
     assert bulkprobe.probe(store, cohort, "mutation", params=study / "params.yaml") == found
-    other = {"probe_survival.types": ["KIRC"]}
+    other, quick = {"probe_survival.types": ["KIRC"]}, {"splits.n_splits": 2, "splits.inner_folds": 2}
     shown = bulkprobe.probe(store, cohort, "survival", params=study / "params.yaml", settings=other)
     theirs = json.loads((study / "metrics/survival/pca.json").read_text())
     assert {"KIRC/OS"} == set(shown["labels"]) < set(theirs["labels"])
-    with pytest.raises(UserError, match=r"probe_survival.typos"):
+    bulkprobe.probe(store, cohort, "survival", settings={**quick, **other}, output=tmp_path / "ours.json")
+    arguments = ["--cohort", str(cohort), "--task", "survival", "--output", str(tmp_path / "theirs.json")]
+    sets = [text for key, value in (quick | other).items() for text in ("--set", f"{key}={value}")]
+    with inside(tmp_path, "probe", str(study / "data/embeddings/pca.zarr"), *arguments, *sets):
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert not end.value.code
+    assert (tmp_path / "theirs.json").read_bytes() == (tmp_path / "ours.json").read_bytes()
+    with pytest.raises(UserError, match="probe_survival has the unknown key 'typos'"):
         bulkprobe.probe(store, cohort, "survival", params=study / "params.yaml", settings={"probe_survival.typos": []})
 
 

@@ -12,7 +12,7 @@ from bulkprobe.cluster import HERE, Plan, joblib_on
 from bulkprobe.cohort.read import Cohort, read_cohort
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_path, write_json
-from bulkprobe.params import Params, load_params, with_settings
+from bulkprobe.params import PARAMS_FILE, SHIPPED, Params, load_params, with_settings
 from bulkprobe.probes import save as saving
 from bulkprobe.splits import COLUMNS
 from bulkprobe.stages import probe_mutation, probe_survival, probing
@@ -22,9 +22,22 @@ from bulkprobe.stages.tasks import make_splits, mutation_labels, probing_patient
 from bulkprobe.stages.verify import Verdict, verify_results
 from bulkprobe.store import Store, read_store
 
-__all__ = ["Verdict", "embed_cohort", "predict_store", "probe_store", "score_predictions", "verify_results"]
+__all__ = [
+    "Verdict",
+    "embed_cohort",
+    "own_params",
+    "predict_store",
+    "probe_store",
+    "score_predictions",
+    "verify_results",
+]
 
 Task = Literal["mutation", "survival"]
+
+
+def own_params() -> Params:
+    """The settings of the current folder's params.yaml; where it has none, those that bulkprobe came with."""
+    return load_params(PARAMS_FILE if PARAMS_FILE.is_file() else SHIPPED)
 
 
 def probe_store(
@@ -41,7 +54,7 @@ def probe_store(
 ) -> dict[str, Any]:
     """Probe an embedding store as the pipeline does and write the metrics file, if any; returns its content.
 
-    params: without them those of params.yaml; settings: values in place of theirs, by key with dots
+    params: without them `own_params`; settings: values in place of theirs, by key with dots
     ("probe_survival.types": ["KIRC"]). With `save`, a final probe a label is fitted on all its patients, with the
     median of the chosen penalties. plan: where units of work
     are computed; with workers on other machines, TMPDIR is a folder that they see.
@@ -50,7 +63,7 @@ def probe_store(
         raise UserError(f"task is {task!r}, expected mutation or survival")
     if splits is not None and not splits.is_file():
         raise UserError(f"there is no splits table {splits}: leave it out, or make one with `dvc repro splits`")
-    params = with_settings(params or load_params(), settings or {})
+    params = with_settings(params or own_params(), settings or {})
     people, (vectors, where) = read_cohort(cohort), _vectors(store)
     table = make_splits(people, params) if splits is None else read_splits(splits)
     run = probe_mutation.run if task == "mutation" else probe_survival.run

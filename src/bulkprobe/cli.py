@@ -212,14 +212,16 @@ def probe(
     cluster: Annotated[str, typer.Option(help="none, local, slurm or tcp://HOST:PORT.")] = "none",
     workers: Annotated[int, typer.Option(min=1, help="Processes or jobs of the cluster.")] = 2,
 ) -> None:
-    """Probe a store as the pipeline does, with the settings of params.yaml."""
-    from bulkprobe.api import probe_store
-    from bulkprobe.params import load_params
+    """Probe a store as the pipeline does, with the settings of params.yaml, or the shipped ones where there is none."""
+    from bulkprobe.api import own_params, probe_store
     from bulkprobe.stages.embed import plan_of
     from bulkprobe.stages.probe_lines import told
 
-    plan, chosen = plan_of(load_params().embed, cluster, workers), _settings(settings or [])
-    content = probe_store(store, cohort, task, output, splits=splits, save=save, settings=chosen, plan=plan)
+    params, chosen = own_params(), _settings(settings or [])
+    plan = plan_of(params.embed, cluster, workers)
+    content = probe_store(
+        store, cohort, task, output, splits=splits, save=save, params=params, settings=chosen, plan=plan
+    )
     for line in told(content):
         typer.echo(line)
     typer.echo(f"{output} is written" + (f", the probes are in {save}" if save else ""))

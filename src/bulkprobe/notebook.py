@@ -21,7 +21,7 @@ from bulkprobe.cohort.build import build_lab_cohort
 from bulkprobe.cohort.schema import CohortRules
 from bulkprobe.encoders import MODELS, get_encoder
 from bulkprobe.errors import UserError
-from bulkprobe.params import PARAMS_FILE, SHIPPED, load_params
+from bulkprobe.params import load_params
 from bulkprobe.stages.describe import card_facts
 from bulkprobe.stages.embed_input import embed_input
 from bulkprobe.store import Store
@@ -200,7 +200,6 @@ def probe(
         found["labels"]["pan_cancer/TP53"]["mean"]
         ```
     """
-    shipped = PARAMS_FILE if PARAMS_FILE.is_file() else SHIPPED
     return api.probe_store(
         _embedding(embedding, key),
         Path(cohort),
@@ -208,7 +207,7 @@ def probe(
         None if output is None else Path(output),
         splits=None if splits is None else Path(splits),
         save=None if save is None else Path(save),
-        params=load_params(shipped if params is None else Path(params)),
+        params=api.own_params() if params is None else load_params(Path(params)),
         settings=settings,
     )
 
