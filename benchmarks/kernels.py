@@ -87,17 +87,25 @@ def settings() -> dict[str, dict[str, str]]:
 QUICK = ("all as before AVX512", "all as before AVX")
 
 
-def run_study(folder: Path, environment: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()) -> Path:
-    """Run the small study in `folder`, in a process of its own with these variables set; returns `folder`."""
+def run_study(
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    prefix: tuple[str, ...] = (),
+    more: tuple[str, ...] = (),
+) -> Path:
+    """Run the small study in `folder`, in a process of its own with these variables set; returns `folder`.
+
+    prefix: before the command, such as taskset; more: arguments of its own ("--unreported": without the report).
+    """
     env = {**os.environ, "PYTHONPATH": str(TOP / "src"), **(environment or {})}
-    command = [*prefix, sys.executable, str(Path(__file__)), "--child", str(folder)]
+    command = [*prefix, sys.executable, str(Path(__file__)), "--child", str(folder), *more]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the study failed in {folder}:\n{done.stdout}\n{done.stderr}")
     return folder
 
 
-def child(folder: Path) -> None:
+def child(folder: Path, reported: bool = True) -> None:
     """Run every stage in this process, as DVC runs them one by one."""
     from bulkprobe.stages import one_thread
 
@@ -127,12 +135,20 @@ def child(folder: Path) -> None:
             for name in ("shift", "biology"):
                 stage(name, encoder)
         stage("compare")
-        stage("summary")
+        if reported:
+            stage("summary")
+    (folder / "kernels.json").write_text(json.dumps(kernels_here()))
+
+
+def kernels_here() -> list[str]:
+    """What this process computes with: kernels of OpenBLAS, vector units of torch, the widest that NumPy uses."""
     import torch
+    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
     from threadpoolctl import threadpool_info
 
     blas = sorted({library["architecture"] for library in threadpool_info() if library["user_api"] == "blas"})
-    (folder / "kernels.json").write_text(json.dumps([*blas, torch.backends.cpu.get_cpu_capability()]))
+    used = [name for name in __cpu_dispatch__ if __cpu_features__.get(name)]
+    return [*blas, torch.backends.cpu.get_cpu_capability(), used[-1] if used else "baseline"]
 
 
 def leaves(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
@@ -194,9 +210,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", help="settings whose name contains this")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--unreported", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        child(arguments.child)
+        child(arguments.child, not arguments.unreported)
         return
     chosen = {name: env for name, env in settings().items() if not arguments.quick or name in QUICK}
     chosen = {name: env for name, env in chosen.items() if (arguments.only or "") in name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from bulkprobe.errors import UserError
 from bulkprobe.params import SHIPPED
 from bulkprobe.store import read_store
 from bulkprobe.untrained import write_untrained
-from encoders.made import made_counts, made_genes, tpm_of
+from encoders.made import made_anndata, made_counts, made_genes, tpm_of
 from workspace import inside, shared_workspace
 
 TOP = Path(__file__).resolve().parents[1]
@@ -33,9 +34,7 @@ Change = Callable[[anndata.AnnData], anndata.AnnData]
 
 def made() -> anndata.AnnData:
     """Seven samples of counts, with gene lengths."""
-    var = GENES.set_index(GENES.ensembl_id.astype(str), drop=False).rename_axis(None)
-    obs = pd.DataFrame({"age": [50, 60, 70, 80, 55, 65, 75]}, index=[f"S{i}" for i in range(len(COUNTS))])
-    return anndata.AnnData(COUNTS.copy(), obs, var)
+    return made_anndata(GENES, COUNTS)
 
 
 @pytest.fixture(name="place", scope="module")
@@ -285,6 +284,20 @@ def test_probe_and_predict_do_what_the_pipeline_does(tmp_path_factory: pytest.Te
     # Elsewhere without params.yaml: with settings of one's own.
     store = bulkprobe.read_store(study / "data/embeddings/pca.zarr")
     assert bulkprobe.probe(store, cohort, "mutation", params=study / "params.yaml") == found
+    other, quick = {"probe_survival.types": ["KIRC"]}, {"splits.n_splits": 2, "splits.inner_folds": 2}
+    shown = bulkprobe.probe(store, cohort, "survival", params=study / "params.yaml", settings=other)
+    theirs = json.loads((study / "metrics/survival/pca.json").read_text())
+    assert {"KIRC/OS"} == set(shown["labels"]) < set(theirs["labels"])
+    bulkprobe.probe(store, cohort, "survival", settings={**quick, **other}, output=tmp_path / "ours.json")
+    arguments = ["--cohort", str(cohort), "--task", "survival", "--output", str(tmp_path / "theirs.json")]
+    sets = [text for key, value in (quick | other).items() for text in ("--set", f"{key}={value}")]
+    with inside(tmp_path, "probe", str(study / "data/embeddings/pca.zarr"), *arguments, *sets):
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert not end.value.code
+    assert (tmp_path / "theirs.json").read_bytes() == (tmp_path / "ours.json").read_bytes()
+    with pytest.raises(UserError, match="probe_survival has the unknown key 'typos'"):
+        bulkprobe.probe(store, cohort, "survival", params=study / "params.yaml", settings={"probe_survival.typos": []})
 
 
 @pytest.mark.xdist_group("workspace")

@@ -24,9 +24,22 @@ from bulkprobe.stages.tasks import make_splits, mutation_labels, probing_patient
 from bulkprobe.stages.verify import Verdict, verify_results
 from bulkprobe.store import Store, read_store
 
-__all__ = ["Verdict", "embed_cohort", "predict_store", "probe_store", "score_predictions", "verify_results"]
+__all__ = [
+    "Verdict",
+    "embed_cohort",
+    "own_params",
+    "predict_store",
+    "probe_store",
+    "score_predictions",
+    "verify_results",
+]
 
 Task = Literal["mutation", "survival"]
+
+
+def own_params() -> Params:
+    """The settings of the current folder's params.yaml; where it has none, those that bulkprobe came with."""
+    return load_params(PARAMS_FILE if PARAMS_FILE.is_file() else SHIPPED)
 
 
 def probe_store(
@@ -43,7 +56,7 @@ def probe_store(
 ) -> dict[str, Any]:
     """Probe an embedding store as the pipeline does and write the metrics file, if any; returns its content.
 
-    params: without them those of params.yaml; settings: values in place of theirs, by key with dots
+    params: without them `own_params`; settings: values in place of theirs, by key with dots
     ("probe_survival.types": ["KIRC"]). With `save`, a final probe a label is fitted on all its patients, with the
     median of the chosen penalties. plan: where units of work
     are computed; with workers on other machines, TMPDIR is a folder that they see.
@@ -52,7 +65,7 @@ def probe_store(
         raise UserError(f"task is {task!r}, expected mutation or survival")
     if splits is not None and not splits.is_file():
         raise UserError(f"there is no splits table {splits}: leave it out, or make one with `dvc repro splits`")
-    params = with_settings(params or default_params(), settings or {})
+    params = with_settings(params or own_params(), settings or {})
     people, (vectors, where) = read_cohort(cohort), _vectors(store)
     if vectors.absent is None:
         _require_labels(cast(Task, task), people, params)
@@ -69,11 +82,6 @@ def probe_store(
     if output is not None:
         write_json(output, content)
     return content
-
-
-def default_params() -> Params:
-    """The settings of the current folder's params.yaml, else of the one that bulkprobe came with."""
-    return load_params(PARAMS_FILE if PARAMS_FILE.is_file() else SHIPPED)
 
 
 def _require_labels(task: Task, cohort: Cohort, params: Params) -> None:

@@ -10,12 +10,10 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from bulkprobe import __version__
-from bulkprobe.errors import Damaged, UserError, printable, some
+from bulkprobe.errors import Damaged, UserError, printable
 from bulkprobe.foreign import MOST_SETTINGS_BYTES, bytes_of, load_yaml
 from bulkprobe.stages import one_thread
 from bulkprobe.stages.running import stoppable
-
-STORE_ENTRIES = frozenset({"zarr.json", "embedding", "sample_id", ".DS_Store"})
 
 SCALE_HELP = (
     "Scale of a file that does not say it: counts, tpm, fpkm, rsem_normalised, log2_tpm_plus_0.001, "
@@ -176,9 +174,6 @@ def embed(
     """Embed every sample of a cohort; running again resumes, a finished store is verified and left alone."""
     from bulkprobe.stages.embed_input import embed_input
 
-    _refuse_foreign_store(output)
-    if precision not in (None, "float32", "bfloat16"):
-        raise UserError(f"--precision is {precision!r}, expected float32 or bfloat16")
     written = embed_input(
         encoder,
         source,
@@ -216,18 +211,6 @@ def _settings(settings: list[str]) -> dict[str, Any]:
     return given
 
 
-def _refuse_foreign_store(output: Path) -> None:
-    """A store replaces what stands there: never anything but an older store."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output} is a file: give the name of a new folder for the embeddings")
-    strange = {path.name for path in output.iterdir()} - STORE_ENTRIES if output.is_dir() else set()
-    if strange:
-        raise UserError(
-            f"{output} is no embedding store (it holds {some(sorted(strange))}) and would be replaced: give a new "
-            "folder"
-        )
-
-
 @app.command()
 def probe(
     store: Annotated[Path, typer.Argument(help="An embedding store.")],
@@ -240,13 +223,16 @@ def probe(
     cluster: Annotated[str, typer.Option(help="none, local, slurm or tcp://HOST:PORT.")] = "none",
     workers: Annotated[int, typer.Option(min=1, help="Processes or jobs of the cluster.")] = 2,
 ) -> None:
-    """Probe a store as the pipeline does, with the settings of params.yaml."""
-    from bulkprobe.api import default_params, probe_store
+    """Probe a store as the pipeline does, with the settings of params.yaml, or the shipped ones where there is none."""
+    from bulkprobe.api import own_params, probe_store
     from bulkprobe.stages.embed import plan_of
     from bulkprobe.stages.probe_lines import told
 
-    plan, chosen = plan_of(default_params().embed, cluster, workers), _settings(settings or [])
-    content = probe_store(store, cohort, task, output, splits=splits, save=save, settings=chosen, plan=plan)
+    params, chosen = own_params(), _settings(settings or [])
+    plan = plan_of(params.embed, cluster, workers)
+    content = probe_store(
+        store, cohort, task, output, splits=splits, save=save, params=params, settings=chosen, plan=plan
+    )
     for line in told(content):
         typer.echo(line)
     typer.echo(f"{output} is written" + (f", the probes are in {save}" if save else ""))
@@ -316,3 +302,7 @@ def verify(
     if not verdict.ok:
         sys.exit(verdict.summary())
     typer.echo(verdict.summary())
+
+
+if __name__ == "__main__":  # python -m bulkprobe.cli
+    main()

@@ -21,7 +21,7 @@ from bulkprobe.cohort.build import build_lab_cohort
 from bulkprobe.cohort.schema import CohortRules
 from bulkprobe.encoders import MODELS, get_encoder
 from bulkprobe.errors import UserError
-from bulkprobe.params import PARAMS_FILE, SHIPPED, load_params
+from bulkprobe.params import load_params
 from bulkprobe.stages.describe import card_facts
 from bulkprobe.stages.embed_input import embed_input
 from bulkprobe.store import Store
@@ -42,9 +42,11 @@ def embed(
     release: str | None = None,
     options: Mapping[str, Any] | None = None,
     scale: str | None = None,
+    layer: str | None = None,
     device: str | None = None,
     precision: Literal["float32", "bfloat16"] | None = None,
     batch_size: int | None = None,
+    like: Path | str | None = None,
     key_added: str | None = None,
     output: Path | str | None = None,
 ) -> npt.NDArray[np.float32]:
@@ -61,11 +63,16 @@ def embed(
         checkpoint: A folder in the released layout.
         release: The name of a release, downloaded where it is not here; or "untrained", a random stand-in made of the
             input's genes. Without checkpoint and release: what params.yaml says, else the model's first release.
+            Downloads go into `models/` of the current folder.
         options: Options of the encoder, on top of those in params.yaml.
-        scale: Of X or of the table; without it `uns["scale"]`, or counts where the values are whole numbers.
+        scale: Of the values: counts, tpm, fpkm, rsem_normalised, log2_tpm_plus_0.001, log2_counts_plus_1, log1p_tpm or
+            zscore; without it `uns["scale"]`, or counts where the values are whole numbers.
+        layer: Of an AnnData, read instead of X; `uns["scale"]` says nothing of it.
         device: "cpu" or "cuda".
         precision: "float32" or "bfloat16".
         batch_size: Samples handed over at a time; on a CPU it changes no number.
+        like: A store, or stored probes (`probe`), whose options, weights and numbers fitted to their cohort are taken
+            over, so that `predict` fits.
         key_added: Key of an AnnData's obsm; without it "X_" and the encoder's name.
         output: Where the embedding store is kept as well, a folder ending in .zarr.
 
@@ -73,7 +80,7 @@ def embed(
         float32 of shape (n_samples, width).
 
     Raises:
-        UserError: Where the encoder, the weights, the genes, the scale or the values do not fit.
+        UserError: Where the encoder, its options, the weights, the genes, the scale, the values or `output` do not fit.
 
     Example:
         ```python
@@ -87,14 +94,15 @@ def embed(
     """
     given = Path(source) if isinstance(source, str | Path) else source
     if not isinstance(given, Path):
-        _refuse_backed_view(given)
-    elif key_added is not None:
-        raise UserError(f"key_added is {key_added!r}, but {given} is a path: hand over an AnnData to get them as obsm")
+        _refuse_place(given, key_added)
+    for name, value in (("key_added", key_added), ("layer", layer)):
+        if value is not None and isinstance(given, Path):
+            raise UserError(f"{name} is {value!r}, but {given} is a path: hand over an AnnData, which has such a place")
     with tempfile.TemporaryDirectory(prefix="bulkprobe-") as scratch:
         path = Path(scratch) / "vectors.zarr" if output is None else Path(output)
         embed_input(
             encoder,
-            given,
+            given if layer is None else _of_layer(given, layer),
             path,
             checkpoint=None if checkpoint is None else Path(checkpoint),
             release=release,
@@ -103,6 +111,7 @@ def embed(
             batch_size=batch_size,
             device=device,
             precision=precision,
+            like=None if like is None else Path(like),
         )
         made = store.read_store(path)
     if not isinstance(given, Path):
@@ -110,11 +119,38 @@ def embed(
     return made.embedding
 
 
-def _refuse_backed_view(adata: Any) -> None:
+def _refuse_place(adata: Any, key: object) -> None:
+    """Refuse, before anything is computed, an AnnData that could not take the vectors."""
     if getattr(adata, "isbacked", False) and adata.is_view:
         raise UserError(
             "a view of a backed AnnData has no place for vectors of its own: hand over its .to_memory(), or all of it"
         )
+    if key is not None and not (isinstance(key, str) and key):
+        raise UserError(f"key_added is {key!r}, expected a name for obsm, such as 'X_mine'")
+    notes = getattr(adata, "uns", {}).get(NOTES, {})
+    if not isinstance(notes, Mapping):
+        raise UserError(
+            f"uns[{NOTES!r}] of the AnnData is of type {type(notes).__name__}, but what made the vectors is to be "
+            "noted there: give it another name"
+        )
+
+
+def _of_layer(adata: Any, layer: str) -> Any:
+    """An AnnData that has a layer as its X; nothing is copied. What is no AnnData is refused later."""
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        return adata
+    if layer not in adata.layers:
+        raise UserError(
+            f"the AnnData has no layer {layer!r}, expected one of: {', '.join(adata.layers) or 'there are none'}"
+        )
+    return AnnData(
+        adata.layers[layer],
+        adata.obs,
+        adata.var,
+        layers={"tpm": adata.layers["tpm"]} if "tpm" in adata.layers and layer != "tpm" else None,
+    )
 
 
 def _add(adata: AnnData, key: str, made: Store) -> None:
@@ -136,6 +172,7 @@ def probe(
     splits: Path | str | None = None,
     save: Path | str | None = None,
     params: Path | str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Probe embeddings for mutations (AUROC) or survival (C-index), as the pipeline does.
 
@@ -148,6 +185,7 @@ def probe(
         splits: A splits table; made anew without it.
         save: Also fit on all patients and store these probes (.npz), for `predict`.
         params: A params.yaml; without it that of the current folder, else the one that bulkprobe came with.
+        settings: In place of its own, by key: `{"probe_survival.types": ["KIRC"]}` for the cancer types you have.
 
     Returns:
         The content of the metrics file: under `labels`, for each label, `mean`, `sd`, `per_split`, n and more; a mean
@@ -162,7 +200,6 @@ def probe(
         found["labels"]["pan_cancer/TP53"]["mean"]
         ```
     """
-    settings = PARAMS_FILE if PARAMS_FILE.is_file() else SHIPPED
     return api.probe_store(
         _embedding(embedding, key),
         Path(cohort),
@@ -170,7 +207,8 @@ def probe(
         None if output is None else Path(output),
         splits=None if splits is None else Path(splits),
         save=None if save is None else Path(save),
-        params=load_params(settings if params is None else Path(params)),
+        params=api.own_params() if params is None else load_params(Path(params)),
+        settings=settings,
     )
 
 
@@ -218,7 +256,7 @@ def _embedding(given: Any, key: str | None) -> Path | Store:
             "that bulkprobe.embed has written into"
         )
     notes = given.uns.get(NOTES, {})
-    known = sorted(name for name in notes if name in given.obsm)
+    known = sorted(name for name in notes if name in given.obsm) if isinstance(notes, Mapping) else []
     wanted = key or (known[0] if len(known) == 1 else None)
     if wanted not in known:
         raise UserError(
@@ -260,6 +298,9 @@ def build_cohort(
         bulkprobe.build_cohort(files, "my_cohort")
         ```
     """
+    for name, value in (("files", files), ("rules", rules or {})):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{name} is of type {type(value).__name__}, expected a mapping, such as {{key: value}}")
     return build_lab_cohort(files, Path(folder), Path(output), CohortRules.from_mapping(dict(rules or {})))
 
 

@@ -149,9 +149,7 @@ def is_finished(path: Path, *, sample_ids: Sequence[str], width: int, attributes
 
 def read_store(path: Path) -> Store:
     """Read and verify a store; UserError where it is missing, unfinished, or holds NaN."""
-    if not (path / "zarr.json").is_file():
-        raise UserError(f"{path} is not an embedding store: make one with `bulkprobe embed`")
-    group = _open(path)
+    group = _open_finished(path)
     attributes = dict(group.attrs)
     if attributes.get("absent") is not None:
         return Store(np.empty((0, 0), dtype=np.float32), [], attributes)
@@ -162,13 +160,28 @@ def read_store(path: Path) -> Store:
     return Store(vectors, names, attributes)
 
 
+def check_store(path: Path) -> tuple[int, dict[str, Any]]:
+    """Verify every vector as `read_store` does, a shard in memory at a time; return their number and the attributes."""
+    group = _open_finished(path)
+    if group.attrs.get("absent") is not None:
+        return 0, dict(group.attrs)
+    array, names = _verified(path, group)
+    for _ in _shards_of(path, array, names):
+        pass
+    return len(names), dict(group.attrs)
+
+
 def read_attributes(path: Path) -> dict[str, Any]:
     """Read what a store records about itself, and its width, without reading the vectors."""
-    if not (path / "zarr.json").is_file():
-        raise UserError(f"{path} is not an embedding store: make one with `bulkprobe embed`")
-    group = _open(path)
+    group = _open_finished(path)
     width = _array(group).shape[1] if "embedding" in group else None
     return {**group.attrs, "width": width}
+
+
+def _open_finished(path: Path) -> zarr.Group:
+    if not (path / "zarr.json").is_file():
+        raise UserError(f"{path} is not an embedding store: make one with `bulkprobe embed`")
+    return _open(path)
 
 
 def _verified(path: Path, group: zarr.Group) -> tuple[zarr.Array[Any], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import pandas as pd
 
@@ -36,3 +37,10 @@ def made_view(genes: pd.DataFrame, counts: np.ndarray, scale: str = "counts") ->
     obs = pd.DataFrame({"sample_id": [f"S{i}" for i in range(len(counts))], "sample_type": "primary"})
     layers = {"X": counts, "tpm": tpm_of(counts, genes)}
     return CohortView(genes, obs, scale, ("tpm",), lambda layer: iter([layers[layer]]))
+
+
+def made_anndata(genes: pd.DataFrame, counts: np.ndarray) -> anndata.AnnData:
+    """Return such a cohort as AnnData: X are counts, var is `genes` by Ensembl id, obs has an age."""
+    var = genes.set_index(genes.ensembl_id.astype(str), drop=False).rename_axis(None)
+    obs = pd.DataFrame({"age": np.arange(50, 50 + len(counts))}, index=[f"S{i}" for i in range(len(counts))])
+    return anndata.AnnData(counts.copy(), obs, var)

@@ -44,7 +44,7 @@ __all__ = ["Input", "open_input"]
 
 FIRST_BLOCKS = 4  # of a table that does not say its scale, which must be whole numbers
 GAP = 2  # samples so near each other are read as one run: at most twice what was asked for
-ADVICE = f"pass --scale with one of {', '.join(SCALES)} (from Python: scale=)"
+ADVICE = f"pass --scale with one of {', '.join(SCALES)} (from Python: scale=; layer= for another matrix of an AnnData)"
 
 
 def open_input(

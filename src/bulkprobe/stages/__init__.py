@@ -16,10 +16,10 @@ def one_thread() -> None:
     os.environ.update(dict.fromkeys(THREADS, "1"))
 
 
-if sys.argv[:1] == ["-m"]:  # Python is still looking for the module: a stage is being started as a program
+# `python -m bulkprobe.stages.x` comes by here first, while Python is still looking for that module; somebody else's
+# program that imports this one while Python looks for it is left alone. Until a stage is through with its imports there
+# is nothing to clean up, and Ctrl-C needs no traceback.
+if sys.argv[:1] == ["-m"] and any(part.startswith(("bulkprobe.", "-mbulkprobe.")) for part in sys.orig_argv):
     one_thread()
-
-# `python -m bulkprobe.stages.x` comes by here first. Until it is through with its imports there is nothing to clean up,
-# and Ctrl-C needs no traceback.
-if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -30,6 +31,9 @@ from bulkprobe.store import read_store
 if TYPE_CHECKING:
     from anndata import AnnData
 
+STORE_ENTRIES = frozenset({"zarr.json", "embedding", "sample_id", ".DS_Store"})
+DEVICES = r"cpu|cuda(:\d+)?"
+
 
 def find_entry(encoder: str) -> tuple[Params | None, EncoderEntry]:
     """Return the entry of params.yaml, where it has one of this name, else a bare one of the model."""
@@ -38,7 +42,7 @@ def find_entry(encoder: str) -> tuple[Params | None, EncoderEntry]:
         return params, params.encoders[encoder]
     if encoder not in MODELS:
         known = list(dict.fromkeys([*(params.encoders if params else ()), *MODELS]))
-        near = difflib.get_close_matches(encoder, known, n=1)
+        near = difflib.get_close_matches(str(encoder), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise UserError(f"there is no encoder {encoder!r}; {hint}")
     card = get_encoder(encoder).card
@@ -75,6 +79,8 @@ def embed_input(
     them. like: a store, or stored probes, whose options, target_sum and weights are taken over. cluster, workers:
     where shards are computed, instead of what params.yaml says.
     """
+    _refuse_foreign_store(output)
+    _refuse_unfit(options, device, precision, batch_size)
     params, entry = find_entry(encoder)
     plan = plan_of(params.embed, cluster, workers) if params else Plan(cluster or "none", workers or 1)
     if not isinstance(source, Path):
@@ -121,6 +127,32 @@ def embed_input(
     if add_to is not None:
         add_vectors(add_to, output, f"X_{encoder}")
     return written
+
+
+def _refuse_foreign_store(output: Path) -> None:
+    """A store replaces what stands there: never anything but an older store."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file: give the name of a new folder for the embeddings")
+    strange = {path.name for path in output.iterdir()} - STORE_ENTRIES if output.is_dir() else set()
+    if strange:
+        raise UserError(
+            f"{output} is no embedding store (it holds {some(sorted(strange))}) and would be replaced: give a new "
+            "folder"
+        )
+
+
+def _refuse_unfit(options: object, device: object, precision: object, batch_size: object) -> None:
+    """What the command line checks by itself, and a caller from Python may get wrong."""
+    if not isinstance(options, Mapping | None):
+        raise UserError(
+            f"options is {options!r}, expected a mapping from names to values, such as {{'pooling': 'mean'}}"
+        )
+    if device is not None and not re.fullmatch(DEVICES, str(device)):
+        raise UserError(f"device is {device!r}, expected cpu, cuda or one of several GPUs, such as cuda:1")
+    if precision not in (None, "float32", "bfloat16"):
+        raise UserError(f"precision is {precision!r}, expected float32 or bfloat16")
+    if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+        raise UserError(f"batch_size is {batch_size!r}, expected a whole number of at least 1, or None")
 
 
 def _weights(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,34 +52,38 @@ class _Hasher:
     """
 
     def __init__(self, repo: Any) -> None:
-        from dvc_data.hashfile.db import HashFileDB
-
         self._repo = repo
-        self._odb = HashFileDB(repo.fs, repo.cache.local.path)  # remembers no hashes of earlier runs
-        self._known: dict[str, Any] = {}
+        self._known: dict[tuple[str, str], Any] = {}
         self._parsed: dict[str, Any] = {}
 
     def __call__(self, entry: Any) -> Any:
-        """Return size and object of a dependency or output; None where it is not here."""
-        from dvc_data.hashfile.build import build
+        """Return size and object of a dependency or output; None where it is not here, OSError where unreadable."""
+        key = str(entry.fs_path), str(entry.hash_name)
+        if key not in self._known:
+            try:
+                self._known[key] = self._hash(entry, *key)
+            except OSError as problem:  # also of one file in a folder
+                self._known[key] = problem
+        if isinstance(self._known[key], OSError):
+            raise self._known[key]
+        return self._known[key]
 
-        path = str(entry.fs_path)
-        if path not in self._known:
-            found = None
-            if entry.fs.exists(path):
-                _, meta, content = build(
-                    self._odb, path, entry.fs, entry.hash_name, ignore=self._repo.dvcignore, dry_run=True
-                )
-                found = meta, content
-            self._known[path] = found
-        return self._known[path]
+    def _hash(self, entry: Any, path: str, name: str) -> Any:
+        from dvc_data.hashfile.build import build
+        from dvc_data.hashfile.db import HashFileDB
+
+        if not os.path.exists(path):  # a link to nothing is not here either
+            return None
+        cache = HashFileDB(self._repo.fs, self._repo.cache.local.path, hash_name=name)  # remembers no earlier hashes
+        _, meta, content = build(cache, path, entry.fs, name, ignore=self._repo.dvcignore, dry_run=True)
+        return meta, content
 
     def parsed(self, path: str) -> Any:
         """Return the content of a file of parameters, which DVC itself would parse once a stage."""
         from dvc.utils.serialize import load_path
 
         if path not in self._parsed:
-            self._parsed[path] = load_path(path, self._repo.fs)
+            self._parsed[path] = load_path(path, self._repo.fs) if os.path.exists(path) else {}
         return self._parsed[path]
 
 
@@ -116,7 +121,12 @@ def _check_outputs(stage: Any, hasher: _Hasher, found: Hashed) -> Iterator[Path]
             lines["not locked"].append(str(out))
             yield Path(out.fs_path)
             continue
-        now = hasher(out)
+        try:
+            now = hasher(out)
+        except OSError as problem:
+            lines["changed"].append(f"{out}{_why(problem)}")
+            yield Path(out.fs_path)
+            continue
         if now is None:
             lines["missing"].append(str(out))
             found.missing += 1
@@ -163,14 +173,19 @@ def _entries(tree: Any) -> dict[tuple[str, ...], Any]:
 def _check_inputs(stage: Any, hasher: _Hasher, bad: Iterable[Path]) -> Iterator[Finding]:
     """Find what a stage that has run would run with today, where it is something else.
 
-    A dependency on an output that is itself changed or missing says nothing new and is left out.
+    A dependency on an output that is itself changed or missing says nothing new and is left out. What lies on a server
+    is left out as well, and so are the sources of imports (`dvc import-url`): DVC asks for them in `dvc update` alone.
     """
     from dvc.dependency.param import ParamsDependency
 
+    deps = [] if stage.frozen else [dep for dep in stage.deps if dep.fs.protocol == "local"]
     if any(not out.hash_info for out in stage.outs):
         return
-    other = ["its command"] if getattr(stage, "cmd_changed", False) else []
-    for dep in stage.deps:
+    if deps and not any(dep.hash_info for dep in deps):
+        yield Finding("not locked", str(stage.addressing), "it has never run")
+        return
+    other, gone = [], []
+    for dep in deps:
         if isinstance(dep, ParamsDependency):
             used, today = dep.hash_info.value or {}, hasher.parsed(str(dep.fs_path))
             keys = [key for key in dep.params or used if value_at(today, key) != used.get(key, MISSING)]
@@ -179,8 +194,22 @@ def _check_inputs(stage: Any, hasher: _Hasher, bad: Iterable[Path]) -> Iterator[
         here = Path(dep.fs_path)
         if any(here == path or here in path.parents or path in here.parents for path in bad):
             continue
-        now = hasher(dep)
-        if now is None or now[1].hash_info != dep.hash_info:
+        try:
+            now = hasher(dep)
+        except OSError as problem:
+            other.append(f"{dep}{_why(problem)}")
+            continue
+        if now is None:
+            gone.append(str(dep))
+        elif now[1].hash_info != dep.hash_info:
             other.append(str(dep))
-    if other:
-        yield Finding("stale", str(stage.addressing), f"was run with other {some(other, 5)} than is here")
+    said = ["was run with another command"] if getattr(stage, "cmd_changed", False) else []
+    said += [f"was run with other {some(other, 5)} than is here"] if other else []
+    said += [f"was run with {some(gone, 5)}, not here now"] if gone else []
+    if said:
+        yield Finding("stale", str(stage.addressing), "; ".join(said))
+
+
+def _why(problem: OSError) -> str:
+    where = f": {os.path.relpath(problem.filename)}" if isinstance(problem.filename, str) else ""
+    return f" (cannot be read: {problem.strerror or problem}{where})"

@@ -19,7 +19,7 @@ from bulkprobe.probes.metrics import auroc, harrell_c
 from bulkprobe.stages import compare, paths
 from bulkprobe.stages.checkpoints import RECORD, Checkpoint, hashes_of, is_release, read_record, recorded
 from bulkprobe.stages.locked import Finding, Hashed, check_lock
-from bulkprobe.store import read_store
+from bulkprobe.store import check_store
 
 ROUNDING = 1e-6  # metrics files hold six decimals
 TASKS = ("mutation", "survival")
@@ -126,10 +126,10 @@ def _check_weights(encoder: str, model: str) -> str:
 def _check_store(encoder: str, cohort: str | None) -> str:
     """Read every vector of a store, and hold what it says it was made of against cohort and weights as they are."""
     path = paths.store_path(encoder)
-    store = read_store(path)
-    if store.absent is not None:
-        return f"{path}: {store.absent}"
-    made_of, today = store.attributes, {"cohort_sha256": cohort}
+    vectors, made_of = check_store(path)
+    if made_of.get("absent") is not None:
+        return f"{path}: {made_of['absent']}"
+    today = {"cohort_sha256": cohort}
     if (paths.weights_path(encoder) / RECORD).is_file():
         record = read_record(paths.weights_path(encoder))
         today["checkpoint_sha256"] = record.get("sha256")
@@ -143,7 +143,7 @@ def _check_store(encoder: str, cohort: str | None) -> str:
             )
             + f"; run `dvc repro embed@{encoder}`"
         )
-    return f"{path}: {len(store.sample_id)} vectors, all finite, of the cohort and weights that are here"
+    return f"{path}: {vectors} vectors, all finite, of the cohort and weights that are here"
 
 
 def _check_splits(tested: dict[str, ByPart]) -> str:
