@@ -64,6 +64,30 @@ def test_a_layer_of_a_file_is_read_and_the_file_left_alone(tmp_path: Path) -> No
     assert (tmp_path / "x.h5ad").read_bytes() == before
 
 
+def test_genes_and_transcripts_come_from_a_table(tmp_path: Path) -> None:
+    symbols = [f"A{number}" for number in range(len(GENES))]
+    table = GENES.assign(symbol=symbols)[["symbol", "ensembl_id", "length"]]
+    table.to_csv(tmp_path / "genes.csv", index=False)
+    named = anndata.AnnData(COUNTS, made().obs, pd.DataFrame(index=symbols))
+    options = {"release": "untrained"}
+    with pytest.raises(UserError, match="no gene of the input has an Ensembl id"):
+        bulkprobe.embed(named, "geneformer", **options)
+    vectors = bulkprobe.embed(named, "geneformer", genes=tmp_path / "genes.csv", **options)
+    same = anndata.AnnData(COUNTS, made().obs, table.set_index("symbol", drop=False))
+    assert vectors.tobytes() == bulkprobe.embed(same, "geneformer", **options).tobytes()
+
+    (tmp_path / "S1").mkdir()
+    rows = [f"T{n}\t900\t700\t{n + 1.25}\t{10 * n + 10}" for n in range(40)]
+    (tmp_path / "S1" / "quant.sf").write_text("\n".join(["Name\tLength\tEffectiveLength\tTPM\tNumReads", *rows]) + "\n")
+    (tmp_path / "tx2gene.tsv").write_text("".join(f"T{n}\tENSG{n // 2:011d}\n" for n in range(40)))
+    found = bulkprobe.embed(tmp_path, MODEL, transcripts=tmp_path / "tx2gene.tsv")
+    numbers = np.arange(20, dtype=np.float32)[None, :]
+    ids = pd.Index([f"ENSG{n:011d}" for n in range(20)])
+    summed = anndata.AnnData(40 * numbers + 30, pd.DataFrame(index=["S1"]), pd.DataFrame(index=ids))
+    summed.layers["tpm"] = 4 * numbers + 3.5
+    assert found.tobytes() == bulkprobe.embed(summed, MODEL).tobytes()
+
+
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no layer 'count', expected one of: counts$"):
         bulkprobe.embed(on_the_log(), MODEL, layer="count")

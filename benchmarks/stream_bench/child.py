@@ -10,9 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-from bulkprobe.stages import one_thread
+from bulkprobe.stages import few_heaps, one_thread
 
-one_thread()  # before NumPy and torch are imported, as the command does
+one_thread()
+few_heaps()  # before NumPy and torch are imported, as the command does
 
 from bulkprobe.stages.embed_input import embed_input  # noqa: E402
 from probe_bench.memory import peak_bytes  # noqa: E402

@@ -12,7 +12,7 @@ import typer
 from bulkprobe import __version__
 from bulkprobe.errors import Damaged, UserError, printable
 from bulkprobe.foreign import MOST_SETTINGS_BYTES, bytes_of, load_yaml
-from bulkprobe.stages import one_thread
+from bulkprobe.stages import few_heaps, one_thread
 from bulkprobe.stages.running import stoppable
 
 SCALE_HELP = (
@@ -39,6 +39,7 @@ def main() -> None:
         sys.argv.remove("--debug")
         os.environ["BULKPROBE_DEBUG"] = "1"
     one_thread()
+    few_heaps()
     try:
         with stoppable():
             app()

@@ -43,6 +43,9 @@ def embed(
     options: Mapping[str, Any] | None = None,
     scale: str | None = None,
     layer: str | None = None,
+    genes: Path | str | None = None,
+    transcripts: Path | str | None = None,
+    strand: str | None = None,
     device: str | None = None,
     precision: Literal["float32", "bfloat16"] | None = None,
     batch_size: int | None = None,
@@ -58,7 +61,8 @@ def embed(
     backed by a file, the values are read by blocks, and the file is not written.
 
     Args:
-        source: An AnnData in memory or backed, or the path of an .h5ad, an AnnData .zarr, a table or a cohort folder.
+        source: An AnnData in memory or backed, or the path of an .h5ad, an AnnData .zarr, a table, a cohort folder or a
+            quantifier's folder.
         encoder: A name in params.yaml, else a model's name (`list_encoders`).
         checkpoint: A folder in the released layout.
         release: The name of a release, downloaded where it is not here; or "untrained", a random stand-in made of the
@@ -68,6 +72,9 @@ def embed(
         scale: Of the values: counts, tpm, fpkm, rsem_normalised, log2_tpm_plus_0.001, log2_counts_plus_1, log1p_tpm or
             zscore; without it `uns["scale"]`, or counts where the values are whole numbers.
         layer: Of an AnnData, read instead of X; `uns["scale"]` says nothing of it.
+        genes: Symbols, Ensembl ids and lengths that the input lacks: a table, a GTF, or HGNC's table of aliases.
+        transcripts: Transcript and gene in two columns, or a GTF: for Salmon's and kallisto's transcripts.
+        strand: Of STAR's ReadsPerGene.out.tab: unstranded, forward or reverse; without it judged by the reads.
         device: "cpu" or "cuda".
         precision: "float32" or "bfloat16".
         batch_size: Samples handed over at a time; on a CPU it changes no number.
@@ -112,6 +119,9 @@ def embed(
             device=device,
             precision=precision,
             like=None if like is None else Path(like),
+            genes=None if genes is None else Path(genes),
+            transcripts=None if transcripts is None else Path(transcripts),
+            strand=strand,
         )
         made = store.read_store(path)
     if not isinstance(given, Path):

@@ -8,6 +8,7 @@ input gives equal bytes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -288,11 +289,19 @@ def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
+def _digest(sample_ids: Sequence[str]) -> str:
+    """One hash of names in their order."""
+    digest = hashlib.sha256()
+    for name in sample_ids:
+        digest.update(f"{len(name)} {name}".encode())
+    return digest.hexdigest()
+
+
 def _open_aside(
     aside: Path, sample_ids: Sequence[str], width: int, attributes: Mapping[str, Any], shard_size: int
 ) -> zarr.Group:
     identity = {
-        "attributes": _plain(attributes), "sample_ids": list(sample_ids), "width": width, "shard_size": shard_size,
+        "attributes": _plain(attributes), "samples": _digest(sample_ids), "width": width, "shard_size": shard_size,
     }  # fmt: skip
     note = _note(aside)
     if (aside / "zarr.json").is_file() and note.is_file() and json.loads(note.read_text()) == identity:

@@ -14,8 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from bulkprobe.cluster import HERE, Plan, Slurm, check_plan
-from bulkprobe.cohort.read import input_hash, read_cohort
-from bulkprobe.cohort.store import open_expression
+from bulkprobe.cohort.given import cohort_input
 from bulkprobe.encoders import get_encoder
 from bulkprobe.encoders.base import CohortView, Session, Weights, embed_blocks
 from bulkprobe.errors import Unfit, UserError
@@ -119,13 +118,9 @@ def embed_cohort(
     if how.get("plan"):
         check_plan(how["plan"])
         cohort_folder = cohort_folder.absolute()
-    cohort = read_cohort(cohort_folder)
-    expression = open_expression(cohort_folder)
-    obs = cohort.samples.set_index("sample_id", drop=False).loc[expression.sample_ids].reset_index(drop=True)
+    given = cohort_input(cohort_folder)
     with only_writer(path):
-        return embed_expression(
-            name, model, expression, obs, path, options, shard_size, lambda: input_hash(cohort_folder), **how
-        )
+        return embed_expression(name, model, given, given.obs, path, options, shard_size, lambda: given.sha256, **how)
 
 
 def embed_expression(
