@@ -1,9 +1,9 @@
 """Embedding ever more samples: is memory flat, and is time linear? And what does DVC's hashing of the store cost?
 
-Simulated counts (every sample the same at each size) are embedded with a small checkpoint, each size in a process of
-its own. The smaller sizes are run several times, in turn, and the fastest counts. A sample's seconds are those of the
-whole run, from opening the input to the finished store, over the number of samples. DVC's cost is that of `dvc add` of
-the store, less that of `dvc add` of an empty folder.
+Simulated counts (every sample the same at each size) are embedded with a small checkpoint, from an .h5ad and from the
+cohort folder built of it, each size in a process of its own. The smaller sizes are run several times, in turn, and the
+fastest counts. A sample's seconds are those of the whole run, from opening the input to the finished store, over the
+number of samples. DVC's cost is that of `dvc add` of the store, less that of `dvc add` of an empty folder.
 
     python benchmarks/stream.py [--quick] [--json FILE] [--workdir FOLDER]
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,27 +24,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import zarr
 
+import bulkprobe
 from embed_bench.cases import made_genes
-from stream_bench.simulated import write_counts
+from stream_bench.simulated import write_counts, write_samples
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent / "src"
 FULL, QUICK = (2_000, 20_000, 200_000), (1_000, 2_000, 4_000)
 REPEATS = (5, 2, 1)  # of the sizes
+KINDS = ("h5ad", "cohort")  # an AnnData file, and the cohort folder built of it
 GENES, SHARD = 400, 500
 MODEL = "geneformer"
 SIZES = {"version": "V2", "width": 64, "depth": 2, "heads": 4}
 FLAT, LINEAR = 1.2, 1.1  # peak memory and seconds a sample of the largest, over those of the smallest
 
 
-def embed(folder: Path, n: int) -> dict[str, float]:
+def write_inputs(folder: Path, genes: pd.DataFrame, n: int) -> None:
+    """Write n samples as an .h5ad, and the cohort folder that is built of it."""
+    write_counts(folder / f"{n}.h5ad", genes, n)
+    write_samples(folder / f"{n}.csv", n)
+    files = {"expression": f"{n}.h5ad", "samples": f"{n}.csv"}
+    bulkprobe.build_cohort(files, folder / f"{n}.cohort", folder=folder)
+
+
+def embed(folder: Path, n: int, kind: str) -> dict[str, float]:
     """Embed n samples anew in a process of its own; return its seconds and its peak bytes."""
-    output = folder / f"{n}.zarr"
-    subprocess.run(["rm", "-rf", str(output)], check=True)
+    output = folder / f"{n}.{kind}.zarr"
+    shutil.rmtree(output, ignore_errors=True)
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(SOURCE), str(HERE)])}
-    command = [sys.executable, "-m", "stream_bench.child", MODEL, str(folder / f"{n}.h5ad"), str(folder / "checkpoint")]
+    source = folder / f"{n}.{kind}"
+    command = [sys.executable, "-m", "stream_bench.child", MODEL, str(source), str(folder / "checkpoint")]
     done = subprocess.run(
         [*command, str(output), str(SHARD)], check=True, env=env, capture_output=True, text=True, cwd=folder
     )
@@ -51,9 +64,10 @@ def embed(folder: Path, n: int) -> dict[str, float]:
     return measured
 
 
-def gap(folder: Path, n: int, smallest: int) -> float:
+def gap(folder: Path, n: int, kind: str, smallest: int) -> float:
     """Return how far the vectors of the samples that two sizes share differ at most."""
-    first, second = (zarr.open_group(str(folder / f"{size}.zarr"), mode="r")["embedding"] for size in (smallest, n))
+    paths = [folder / f"{smallest}.{KINDS[0]}.zarr", folder / f"{n}.{kind}.zarr"]
+    first, second = (zarr.open_group(str(path), mode="r")["embedding"] for path in paths)
     if not isinstance(first, zarr.Array) or not isinstance(second, zarr.Array):
         raise TypeError("embedding is no array")
     return float(np.abs(np.asarray(first[:smallest]) - np.asarray(second[:smallest])).max())
@@ -64,7 +78,7 @@ def hashing(folder: Path, n: int) -> dict[str, float]:
     repository = folder / f"dvc-{n}"
     (repository / "empty").mkdir(parents=True)
     store = repository / "store.zarr"
-    (folder / f"{n}.zarr").rename(store)
+    (folder / f"{n}.{KINDS[0]}.zarr").rename(store)
     (repository / "empty" / "file").write_text("nothing")
 
     def dvc(*words: str) -> float:
@@ -96,47 +110,47 @@ def main() -> int:
         genes = made_genes(GENES)
         (folder / "checkpoint").mkdir()
         import_module(f"bulkprobe.untrained.{MODEL}").write(folder / "checkpoint", genes, 1, **SIZES)
-        measured: dict[int, list[dict[str, float]]] = {n: [] for n in sizes}
+        measured: dict[tuple[str, int], list[dict[str, float]]] = {(kind, n): [] for kind in KINDS for n in sizes}
         for n in sizes:
-            write_counts(folder / f"{n}.h5ad", genes, n)
+            write_inputs(folder, genes, n)
         for turn in range(max(repeats)):
             for n, times in zip(sizes, repeats, strict=True):
-                if turn < times:
-                    measured[n].append(embed(folder, n))
-        gaps = {n: gap(folder, n, sizes[0]) for n in sizes}
-        title = f"{'samples':>9}{'ms/sample':>11}{'ratio':>7}{'peak MB':>9}{'ratio':>7}{'gap':>9}"
-        print(f"{title}{'store MB':>10}{'files':>7}{'dvc add s':>11}{'status s':>10}")
-        for n in sizes:
-            seconds = min(run["seconds"] for run in measured[n]) / n
-            peak = max(run["peak"] for run in measured[n])
-            cost = hashing(folder, n)
-            first = rows[0] if rows else {"ours": seconds, "peak": peak}
-            rows.append(
-                {
-                    "name": f"embed {n} samples",
-                    "ours": seconds,
-                    "other": first["ours"],
-                    "unit": "s/sample",
-                    "ratio": first["ours"] / seconds,
-                    "goal": 1 / LINEAR,
-                    "peer": f"the same with {sizes[0]} samples",
-                    "peer_version": f"torch {version('torch')}",
-                    "n": f"{n} samples, {GENES} genes, {MODEL} {SIZES['width']} wide, shards of {SHARD}",
-                    "memory_ratio": peak / first["peak"],
-                    "gap": gaps[n],
-                    "peak": peak,
-                    "store_bytes": cost["bytes"],
-                    "files": cost["files"],
-                    "dvc_add_seconds": cost["seconds"],
-                    "dvc_status_seconds": cost["status"],
-                }
-            )
-            row = rows[-1]
-            print(
-                f"{n:>9}{1e3 * seconds:>11.3f}{seconds / first['ours']:>7.2f}{peak / 1e6:>9.0f}"
-                f"{row['memory_ratio']:>7.2f}{row['gap']:>9.1e}{cost['bytes'] / 1e6:>10.1f}{cost['files']:>7.0f}"
-                f"{cost['seconds']:>11.2f}{cost['status']:>10.2f}"
-            )
+                for kind in KINDS if turn < times else ():
+                    measured[kind, n].append(embed(folder, n, kind))
+        gaps = {(kind, n): gap(folder, n, kind, sizes[0]) for kind, n in measured}
+        costs = {n: hashing(folder, n) for n in sizes}
+    print(
+        f"{'input':<8}{'samples':>9}{'ms/sample':>11}{'ratio':>7}{'peak MB':>9}{'ratio':>7}{'gap':>9}"
+        f"{'store MB':>10}{'files':>7}{'dvc add s':>11}{'status s':>10}"
+    )
+    for (kind, n), runs in measured.items():
+        seconds, peak, cost = min(run["seconds"] for run in runs) / n, max(run["peak"] for run in runs), costs[n]
+        first = next((row for row in rows if row["input"] == kind), {"ours": seconds, "peak": peak})
+        row = {
+            "name": f"embed {n} samples of {'an .h5ad' if kind == 'h5ad' else 'a cohort folder'}",
+            "ours": seconds,
+            "other": first["ours"],
+            "unit": "s/sample",
+            "ratio": first["ours"] / seconds,
+            "goal": 1 / LINEAR,
+            "peer": f"the same with {sizes[0]} samples",
+            "peer_version": f"torch {version('torch')}",
+            "n": f"{n} samples, {GENES} genes, {MODEL} {SIZES['width']} wide, shards of {SHARD}",
+            "memory_ratio": peak / first["peak"],
+            "gap": gaps[kind, n],
+            "input": kind,
+            "peak": peak,
+            "store_bytes": cost["bytes"],
+            "files": cost["files"],
+            "dvc_add_seconds": cost["seconds"],
+            "dvc_status_seconds": cost["status"],
+        }
+        rows.append(row)
+        print(
+            f"{kind:<8}{n:>9}{1e3 * seconds:>11.3f}{seconds / first['ours']:>7.2f}{peak / 1e6:>9.0f}"
+            f"{row['memory_ratio']:>7.2f}{row['gap']:>9.1e}{cost['bytes'] / 1e6:>10.1f}{cost['files']:>7.0f}"
+            f"{cost['seconds']:>11.2f}{cost['status']:>10.2f}"
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     steady = all(row["memory_ratio"] <= FLAT and row["ratio"] >= 1 / LINEAR for row in rows)

@@ -33,3 +33,19 @@ def write_counts(path: Path, genes: pd.DataFrame, n_samples: int) -> None:
             rng = np.random.default_rng([1, start])
             drawn = rng.poisson(level * np.exp(rng.normal(0.0, 0.5, (BLOCK, len(genes)))))
             values[start : start + BLOCK] = np.minimum(drawn, 65_535)
+
+
+def write_samples(path: Path, n_samples: int) -> None:
+    """Write the clinical table of those samples, with a follow-up."""
+    numbers = np.arange(n_samples)
+    table = pd.DataFrame(
+        {
+            "sample_id": [f"SIM-{number:07d}" for number in numbers],
+            "cancer_type": np.array(TYPES)[numbers % len(TYPES)],
+            "age": 40 + numbers % 50,
+            "sex": np.array(["female", "male"])[numbers % 2],
+            "os_time_days": 100 + numbers % 900,
+            "os_event": (numbers % 3 == 0).astype(int),
+        }
+    )
+    table.to_csv(path, index=False)
