@@ -250,7 +250,7 @@ def test_where_an_import_came_from_is_not_looked_at(study: Path) -> None:
 @pytest.mark.parametrize("text", ["a: [", "outs: {}\nstages: 3\nschema: '9.9'\n", "\0"])
 def test_damaged_records_are_one_sentence(study: Path, name: str, text: str) -> None:
     replace(study / name, text)
-    with pytest.raises(UserError, match="DVC cannot read this study") as said:
+    with pytest.raises(UserError, match=r"DVC cannot read this study|^dvc\.lock is not YAML") as said:
         check(study)
     assert "\n" not in str(said.value)
 

@@ -33,6 +33,7 @@ from bulkprobe.cohort.schema import (
 from bulkprobe.errors import UserError, some
 from bulkprobe.foreign import refuse_wide_table, refusing
 
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None  # glibc's
 _ARROW = {"text": pa.string(), "float": pa.float64(), "bool": pa.bool_()}
 
 
@@ -138,9 +139,8 @@ def read_samples(folder: Path) -> pd.DataFrame:
 def hand_back() -> None:
     """Give back to the system what reading took beside the tables: as much as they themselves have."""
     pa.default_memory_pool().release_unused()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None  # glibc's
-    if trim is not None:
-        trim(0)
+    if _TRIM is not None:
+        _TRIM(0)
 
 
 def input_hash(folder: Path) -> str:
