@@ -50,7 +50,7 @@ def gemm_rate(threads: int) -> float:
 
 def run_side(side: str, case: Case, folder: Path, threads: int, **extra: Any) -> dict[str, Any]:
     """Run one side in a process of its own and return what it measured."""
-    options = {**(case.options if side == "ours" else {}), **extra, "threads": threads}
+    options = {**({} if side == "plain" else case.options), **extra, "threads": threads}
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(SOURCE), str(HERE)]), "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),

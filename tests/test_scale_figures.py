@@ -61,7 +61,7 @@ def options() -> argparse.Namespace:
 
 
 def test_the_plan_is_operations_over_speed(options: argparse.Namespace) -> None:
-    made = plan.plan({"tflop": 10.0, "width": 512}, options)
+    made = plan.plan({"ours": 10.0, "width": 512}, options)
     assert made["seconds"] == pytest.approx(1.0)  # 10 TFLOP at half of 20 TFLOP/s
     assert made["hours"] == pytest.approx(1e6 / 3600)
     assert (made["shard"], made["files"]) == (512, 1954)  # the largest power of two within 600 samples
@@ -73,4 +73,4 @@ def test_the_plan_is_operations_over_speed(options: argparse.Namespace) -> None:
 
 @pytest.mark.parametrize(("tflop", "shard"), [(1e-6, 16_384), (1e4, 64)])
 def test_shards_are_neither_tiny_nor_huge(tflop: float, shard: int, options: argparse.Namespace) -> None:
-    assert plan.plan({"tflop": tflop, "width": 1}, options)["shard"] == shard
+    assert plan.plan({"ours": tflop, "width": 1}, options)["shard"] == shard

@@ -1,9 +1,9 @@
 """One side of the comparison in a process of its own: load, embed one sample to warm up, then embed the others.
 
-    python -m embed_bench.child ours|plain MODEL FOLDER OPTIONS_JSON
+    python -m embed_bench.child ours|plain|count MODEL FOLDER OPTIONS_JSON
 
 FOLDER holds checkpoint/, genes.parquet and counts.npy; the result goes to <side>.npz: vectors, seconds a sample, extra
-bytes at the peak, FLOP that one sample needs (ours).
+bytes at the peak, FLOP that one sample needs (ours). count: ours, the first sample alone, for its operations.
 """
 
 from __future__ import annotations
@@ -73,13 +73,17 @@ def main() -> None:
     ids = [f"S{i}" for i in range(len(counts))]
     reset_peak()
     before = peak_bytes()
-    embed, session = (ours if side == "ours" else plain)(model, folder, genes, options, threads)
-    embed(counts[:1], ids[:1])
-    begun = time.perf_counter()
-    vectors = embed(counts, ids)
-    seconds = (time.perf_counter() - begun) / len(counts)
-    peak = peak_bytes() - before
-    flop = flop_of(session, counts[0]) if session is not None else 0.0
+    embed, session = (plain if side == "plain" else ours)(model, folder, genes, options, threads)
+    if side == "count":
+        seconds, flop, vectors = 0.0, flop_of(session, counts[0]), np.zeros((1, session.width))
+        peak = peak_bytes() - before
+    else:
+        embed(counts[:1], ids[:1])
+        begun = time.perf_counter()
+        vectors = embed(counts, ids)
+        seconds = (time.perf_counter() - begun) / len(counts)
+        peak = peak_bytes() - before
+        flop = flop_of(session, counts[0]) if session is not None else 0.0
     np.savez(folder / f"{side}.npz", vectors=vectors, seconds=seconds, peak=peak, flop=flop)
 
 
