@@ -31,7 +31,10 @@ def test_memory_is_flat_and_time_linear_from_2_000_to_200_000_samples() -> None:
     for row in rows:
         assert row["memory_ratio"] <= stream.FLAT
         assert row["gap"] == 0
-        assert f"{row['seconds']:.1f}" in DOCS.read_text(encoding="utf-8")
+        kind = {"h5ad": ".h5ad", "cohort": "cohort folder"}[row["input"]]
+        assert f"| {kind} | {row['samples']:,} | {row['seconds']:.1f} | " in DOCS.read_text(encoding="utf-8")
+    kept = rows[2]["store_bytes"] / (4 * rows[2]["samples"] * stream.SIZES["width"])
+    assert kept == pytest.approx(plan.KEPT, abs=0.01)
     ratios = [row["ratio"] for row in rows if row["samples"] == stream.FULL[-1]]
     assert all(1 / stream.LINEAR <= ratio <= stream.LINEAR for ratio in ratios)
 
@@ -51,7 +54,13 @@ def test_the_cards_estimates_are_near_what_was_counted() -> None:
     ]  # fmt: skip
     for row in rows:
         assert abs(row["gap"]) < 0.15, row["name"]
-        assert f"{row['plan']['hours']:,.0f}" in DOCS.read_text(encoding="utf-8"), row["name"]
+        made = row["plan"]
+        said = f"| {made['seconds']:.3f} | {made['hours']:,.0f} | {made['cost']:,.0f} | {made['shard']} | "
+        line = next(
+            line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith(f"| {row['name']} ")
+        )
+        assert said in line
+        assert line.startswith(f"| {row['name']} | {row['ours']:.3f} | ")
 
 
 @pytest.fixture
