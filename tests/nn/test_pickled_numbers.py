@@ -5,11 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from bulkprobe.errors import UserError
-from bulkprobe.foreign import MOST_TEXT_BYTES
-from bulkprobe.nn.files import PLAIN, TENSORS, read_pickle
+from bulkprobe.nn.files import read_pickle
 
 KINDS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "b1")
 
@@ -29,13 +27,3 @@ def test_other_things_of_numpy_are_refused(value: object, tmp_path: Path) -> Non
     (tmp_path / "v.pkl").write_bytes(pickle.dumps({"a": value}))
     with pytest.raises(UserError, match="is not a pickle that may be read"):
         read_pickle(tmp_path / "v.pkl")
-
-
-def test_a_graph_larger_than_any_text_is_read(tmp_path: Path) -> None:
-    graph = torch.zeros(2, MOST_TEXT_BYTES // 16 + 10, dtype=torch.int64)
-    with (tmp_path / "settings.pkl").open("wb") as handle:
-        pickle.dump({"G_go": graph}, handle, protocol=4)
-    assert (tmp_path / "settings.pkl").stat().st_size > MOST_TEXT_BYTES
-    found = read_pickle(tmp_path / "settings.pkl", PLAIN | TENSORS)
-    assert found["G_go"].shape == graph.shape
-    (tmp_path / "settings.pkl").unlink()

@@ -33,7 +33,6 @@ NUMPY = frozenset(
 TENSORS = frozenset({("torch._utils", "_rebuild_tensor_v2"), ("torch.storage", "_load_from_bytes")})
 # Named in a torch file, each would be called with a length.
 MAKERS = re.compile(r"(builtins|__builtin__) bytearray|torch(\.cuda|\.sparse)* \w*Tensor|torch\.storage \w+")
-MOST_PICKLE_BYTES = 1 << 32  # scLong's settings hold a graph of all pairs of genes that share enough terms
 MOST_VALUES = 100_000_000  # in a pickle; one value can stand in ten others, these in ten, and so on
 
 
@@ -86,7 +85,7 @@ def read_pickle(path: Path, allowed: frozenset[tuple[str, str]] = PLAIN | NUMPY)
     """Read a pickled dictionary or list through an allow-list; UserError where it asks for anything else."""
     path = existing(path)
     try:
-        content = bytes_of(path, MOST_PICKLE_BYTES)
+        content = bytes_of(path)
         _refuse_lengths(content)
         found = _AllowList(io.BytesIO(content), allowed).load()
         refuse_unfolding(found, MOST_VALUES)
