@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bulkprobe.errors import UserError
-from bulkprobe.nn.files import read_pickle
+from bulkprobe.nn.files import PLAIN, TENSORS, read_pickle
 
 KINDS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "b1")
 
@@ -27,3 +28,12 @@ def test_other_things_of_numpy_are_refused(value: object, tmp_path: Path) -> Non
     (tmp_path / "v.pkl").write_bytes(pickle.dumps({"a": value}))
     with pytest.raises(UserError, match="is not a pickle that may be read"):
         read_pickle(tmp_path / "v.pkl")
+
+
+def test_a_gene_graph_of_the_released_size_is_read(tmp_path: Path) -> None:
+    """scLong keeps the 21 strongest links of each of its 27,874 genes."""
+    links = 21 * 27_874
+    settings = {"G_go": torch.zeros(2, links, dtype=torch.int64), "G_go_weight": torch.ones(links)}
+    (tmp_path / "settings.pkl").write_bytes(pickle.dumps(settings, pickle.HIGHEST_PROTOCOL))
+    found = read_pickle(tmp_path / "settings.pkl", PLAIN | TENSORS)
+    assert {name: tensor.shape for name, tensor in found.items()} == {"G_go": (2, links), "G_go_weight": (links,)}
