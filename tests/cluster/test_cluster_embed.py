@@ -243,7 +243,7 @@ def test_ending_the_client_ends_the_workers_and_the_run_goes_on_later(
                 os.killpg(run.pid, how)  # a terminal sends it to the workers too
             else:
                 run.kill()
-            assert run.wait() == -how
+            assert run.wait(120) == -how
             until(lambda: not _alive(run.pid))
         finally:
             if _alive(run.pid):
