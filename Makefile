@@ -19,11 +19,11 @@ repro: $(READY)
 	dvc repro
 
 test: $(READY)
-	python -m pytest -q -n auto --dist loadgroup
+	python -m pytest -q -n auto --dist loadgroup --max-worker-restart=0
 
 # Ten times the trials of `make test`: every stage killed again and again, 48 full disks, about an hour of one core.
 faults: $(READY)
-	BULKPROBE_FAULT_TRIALS=120 python -m pytest -q -n auto --dist loadgroup tests/faults
+	BULKPROBE_FAULT_TRIALS=120 python -m pytest -q -n auto --dist loadgroup --max-worker-restart=0 tests/faults
 
 lint: $(READY)
 	ruff check .
@@ -46,7 +46,7 @@ notebook: $(READY)
 # Some thousand damaged files for each reader, other ones every time; `make test` runs a few that are always the same.
 EXAMPLES ?= 1000
 fuzz: $(READY)
-	BULKPROBE_FUZZ_EXAMPLES=$(EXAMPLES) python -m pytest -q -n auto -o faulthandler_timeout=600 tests/fuzz
+	BULKPROBE_FUZZ_EXAMPLES=$(EXAMPLES) python -m pytest -q -n auto -o faulthandler_exit_on_timeout=false tests/fuzz
 
 audit: $(READY)
 	python .ci/audit.py
