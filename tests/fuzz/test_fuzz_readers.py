@@ -50,6 +50,7 @@ FOUND: list[tuple[str, str, Damage]] = [
     ("kallisto", "t.gtf.gz", ("inside", 0, (("number", 1, b"9223372036854775808"),))),
     ("gdc-star", "manifest.tsv", ("nest", 8, b"[", 256)),  # a name longer than file systems allow
     ("release.json", "release.json", ("column gone", 2)),
+    ("anndata-sparse.h5ad", "a.h5ad", ("repeat", 0.0, 116, 2)),
 ]
 
 

@@ -67,15 +67,28 @@ RESERVING = """
 import resource, sys
 from pathlib import Path
 from bulkprobe.errors import UserError
+from bulkprobe.cohort.anndata_file import open_anndata
 from bulkprobe.nn.files import read_torch
+read = open_anndata if sys.argv[1].endswith(".h5ad") else read_torch
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    read_torch(Path(sys.argv[1]))
+    read(Path(sys.argv[1]))
     print("read")
 except UserError:
     print("refused")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
+
+
+def assert_refused_untouched(path: Path) -> None:
+    """Assert that a file claiming gigabytes is refused before any of them is used."""
+    done = subprocess.run(
+        [sys.executable, "-c", RESERVING, str(path)], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    said, kilobytes = done.stdout.split()
+    assert said == "refused"
+    assert int(kilobytes) < 300_000
 
 
 def test_reserved_memory_is_never_touched(tmp_path: Path) -> None:
@@ -89,13 +102,25 @@ def test_reserved_memory_is_never_touched(tmp_path: Path) -> None:
             struct.pack("<Q", 70_001), struct.pack("<Q", (1 << 31) - 1)
         )
     )
-    done = subprocess.run(
-        [sys.executable, "-c", RESERVING, str(path)], capture_output=True, text=True, check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-    )  # fmt: skip
-    said, kilobytes = done.stdout.split()
-    assert said == "refused"
-    assert int(kilobytes) < 300_000  # of the 8 GB that it claims
+    assert_refused_untouched(path)  # it claims 8 GB
+
+
+@pytest.mark.parametrize("claim", ["header", "heap", "end", "header and end", "heap and end", "shifted"])
+def test_hdf5_uses_no_memory_on_the_word_of_its_own_tables(tmp_path: Path, claim: str) -> None:
+    # HDF5 takes address space for a header or a heap of any length before it looks where the file ends.
+    made("anndata-sparse.h5ad", tmp_path)
+    content = bytearray((tmp_path / "a.h5ad").read_bytes())
+    header, heap = struct.unpack("<Q", content[64:72])[0], content.index(b"HEAP")
+    if "end" in claim:
+        content[40:48] = struct.pack("<Q", 1 << 33)
+    if "header" in claim:
+        content[header + 8 : header + 12] = struct.pack("<I", (1 << 32) - 16)
+    if "heap" in claim:
+        content[heap + 8 : heap + 16] = struct.pack("<Q", 3 << 30)
+    if claim == "shifted":
+        content[:0] = content[:116]
+    (tmp_path / "a.h5ad").write_bytes(content)
+    assert_refused_untouched(tmp_path / "a.h5ad")
 
 
 def test_an_embedding_store_cannot_claim_any_shape(tmp_path: Path) -> None:
