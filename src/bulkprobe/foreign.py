@@ -14,6 +14,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ MOST_CHUNK_BYTES = 1 << 30  # of a chunk of an array, which is unpacked as a who
 MOST_NODES = 100_000  # values in a YAML file, those behind an alias counted as often as they are named
 MOST_CELLS = 100_000_000  # of a Parquet table: a few bytes can say a hundred million times the same
 MOST_TEXT_BYTES = 1 << 28  # of a file read as a whole, and of a Parquet table's texts, each as often as it is named
+HEAP, BLOCK = b"GCOL\x01\0\0\0", 1 << 22  # how a heap of texts begins in HDF5; bytes read at once
 ROWS_OF_TEXT = 512  # of HDF5, looked at at once
 MOST_JSON_BYTES = 1 << 26
 LONGEST_NAME = 255  # bytes that file systems allow
@@ -198,8 +200,11 @@ def refuse_much_text(path: Path, columns: Sequence[str]) -> None:
 def refuse_foreign_arrays(node: Any, name: str) -> None:
     """Check a group or array of HDF5 or Zarr, and all below it, before it is read as a whole.
 
-    Refused: links out of the file, values kept in other files, sizes that nothing stands behind, pickled objects.
+    Refused: links out of the file, values kept in other files, sizes that nothing stands behind, pickled objects, texts
+    that HDF5 would look for without end.
     """
+    if hasattr(node, "id"):
+        refuse_endless_texts(node)
     seen: set[Any] = set()
     waiting = [(node, name)]
     while waiting:
@@ -216,6 +221,50 @@ def refuse_foreign_arrays(node: Any, name: str) -> None:
         refuse_bomb(place, math.prod(here.shape) * here.dtype.itemsize, _stored(here))
         if here.dtype.kind in ("O", "T") and here.shape:
             _refuse_long_texts(here, place)
+
+
+def refuse_endless_texts(node: Any) -> None:
+    """Refuse an HDF5 file whose texts its library (2.0 and before) would look for without end; `node`: of that file.
+
+    Texts of any length, also those of attributes, lie in heaps, one piece after the other. Over a piece of no length
+    the library stands still and cannot be interrupted. Reads the file once, by blocks.
+    """
+    path, now = Path(node.file.filename), os.stat(node.file.filename)
+    _refuse_endless_heaps(path, node.file.id.get_create_plist().get_sizes()[1], now.st_mtime_ns, now.st_size)
+
+
+@lru_cache
+def _refuse_endless_heaps(path: Path, width: int, *_: int) -> None:
+    head = -(-(8 + width) // 8) * 8  # bytes before a heap's pieces, and before a piece's text; `width`: of a length
+    with path.open("rb") as file:
+        for heap in _places(file, HEAP):
+            at, end = heap + head, heap + int.from_bytes(os.pread(file.fileno(), width, heap + 8), "little")
+            start, block = at, b""
+            while at + head <= end:
+                if at + head > start + len(block):
+                    start, block = at, os.pread(file.fileno(), min(BLOCK, end - at), at)
+                    if len(block) < head:  # the file is cut off, which HDF5 notices
+                        break
+                piece = block[at - start : at - start + 8 + width]
+                length = int.from_bytes(piece[8:], "little")
+                # As it is reckoned there, in 64 bits; number 0 is what is free.
+                step = (head + -(-length // 8) * 8 if any(piece[:2]) else length) % (1 << 64)
+                if not step:
+                    raise Damaged(f"{path.name} has damaged texts (at byte {at:,}): write or fetch it again")
+                at += step
+
+
+def _places(file: Any, word: bytes) -> Iterator[int]:
+    """Yield where a word stands in a file, read by blocks."""
+    before, start = b"", 0  # the end of the block before, where a word may begin; where it begins
+    while block := file.read(BLOCK):
+        content = before + block
+        at = content.find(word)
+        while at >= 0:
+            yield start + at
+            at = content.find(word, at + 1)
+        before = content[-(len(word) - 1) :]
+        start += len(content) - len(before)
 
 
 def refuse_foreign_array(array: Any, place: str) -> None:

@@ -38,6 +38,7 @@ from bulkprobe.encoders.base import (
     resolve_options,
 )
 from bulkprobe.errors import UserError, some
+from bulkprobe.foreign import refuse_endless_texts
 from bulkprobe.nn.files import first_existing, one_line, read_torch, tensors_of
 from bulkprobe.nn.performer import Performer
 from bulkprobe.nn.pooling import pool
@@ -109,6 +110,7 @@ def read_genes(folder: Path) -> list[str]:
     path = first_existing(folder, *GENES)
     try:
         with h5py.File(path, "r") as file:
+            refuse_endless_texts(file)
             var = file["var"]  # one table in files of anndata before 0.7, since then a group of columns
             index = var.fields("index") if isinstance(var, h5py.Dataset) else var[var.attrs["_index"]]
             names = [name.decode() if isinstance(name, bytes) else str(name) for name in index[:]]

@@ -19,6 +19,7 @@ from bulkprobe.encoders import MODELS, get_encoder
 from bulkprobe.encoders.base import Card
 from bulkprobe.errors import UserError, some
 from bulkprobe.files import atomic_path, only_writer, scratch_folder
+from bulkprobe.foreign import refuse_endless_texts
 from bulkprobe.params import PARAMS_FILE, EncoderEntry, Params, load_params
 from bulkprobe.stages import paths
 from bulkprobe.stages.applying import made_like
@@ -223,6 +224,8 @@ def add_vectors(path: Path, store: Path, key: str) -> None:
     with only_writer(path), atomic_path(path) as aside:
         shutil.copyfile(path, aside)
         try:
+            with h5py.File(path, "r") as file:
+                refuse_endless_texts(file)
             with h5py.File(aside, "r+") as file:
                 index = file["obs"].attrs["_index"]
                 names = [name.decode() if isinstance(name, bytes) else str(name) for name in file["obs"][index][:]]
