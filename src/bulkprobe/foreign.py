@@ -227,15 +227,16 @@ def refuse_endless_texts(node: Any) -> None:
     """Refuse an HDF5 file whose texts its library (2.0 and before) would look for without end; `node`: of that file.
 
     Texts of any length, also those of attributes, lie in heaps, one piece after the other. Over a piece of no length
-    the library stands still and cannot be interrupted. Reads the file once, by blocks.
+    the library stands still and cannot be interrupted. Reads the file once by blocks, and its heaps once more.
     """
     path, now = Path(node.file.filename), os.stat(node.file.filename)
-    _refuse_endless_heaps(path, node.file.id.get_create_plist().get_sizes()[1], now.st_mtime_ns, now.st_size)
+    _refuse_endless_heaps(path, node.file.id.get_create_plist().get_sizes()[1], now.st_size, now.st_mtime_ns)
 
 
 @lru_cache
-def _refuse_endless_heaps(path: Path, width: int, *_: int) -> None:
+def _refuse_endless_heaps(path: Path, width: int, size: int, _: int) -> None:
     head = -(-(8 + width) // 8) * 8  # bytes before a heap's pieces, and before a piece's text; `width`: of a length
+    left = 2 * size  # bytes to read: heaps do not overlap, and thousands that claim to would be read for hours
     with path.open("rb") as file:
         for heap in _places(file, HEAP):
             at, end = heap + head, heap + int.from_bytes(os.pread(file.fileno(), width, heap + 8), "little")
@@ -243,13 +244,14 @@ def _refuse_endless_heaps(path: Path, width: int, *_: int) -> None:
             while at + head <= end:
                 if at + head > start + len(block):
                     start, block = at, os.pread(file.fileno(), min(BLOCK, end - at), at)
+                    left -= len(block)
                     if len(block) < head:  # the file is cut off, which HDF5 notices
                         break
                 piece = block[at - start : at - start + 8 + width]
                 length = int.from_bytes(piece[8:], "little")
-                # As it is reckoned there, in 64 bits; number 0 is what is free.
+                # As it is reckoned there, in 64 bits; number 0 is what is free, with its header.
                 step = (head + -(-length // 8) * 8 if any(piece[:2]) else length) % (1 << 64)
-                if not step:
+                if step < head or left < 0:
                     raise Damaged(f"{path.name} has damaged texts (at byte {at:,}): write or fetch it again")
                 at += step
 

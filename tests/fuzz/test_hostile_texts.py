@@ -121,3 +121,16 @@ def test_a_heap_is_found_where_two_blocks_meet(tmp_path: Path, shift: int, monke
     endless(path)
     with h5py.File(path) as file, pytest.raises(foreign.Damaged, match="damaged texts"):
         refuse_endless_texts(file)
+
+
+def test_many_heaps_in_one_another_are_not_read_for_hours(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["values"] = np.frombuffer((HEAP + struct.pack("<Q", 1 << 40)) * (1 << 17), "u1")  # 2 MiB
+    reads = []
+    with pytest.MonkeyPatch.context() as patch, h5py.File(path) as file:
+        pread = foreign.os.pread
+        patch.setattr(foreign.os, "pread", lambda *at: reads.append(len(found := pread(*at))) or found)
+        with pytest.raises(foreign.Damaged, match="damaged texts"):
+            refuse_endless_texts(file)
+    assert sum(reads) < 4 * path.stat().st_size
