@@ -67,6 +67,22 @@ def test_a_stopped_command_says_so(study: Study, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["pca.zarr"]
 
 
+UNDER_WAY = """
+import asyncio, os, signal
+from bulkprobe.stages.running import stoppable
+with stoppable():
+    loop = asyncio.new_event_loop()
+    reading = loop.create_task(asyncio.sleep(600))
+    loop.run_until_complete(asyncio.sleep(0))
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_reads_of_zarr_that_were_under_way_add_nothing() -> None:
+    ended = subprocess.run([sys.executable, "-c", UNDER_WAY], env=environment(), capture_output=True, text=True)
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (130, 1), ended.stderr
+
+
 def test_two_embeddings_of_one_store(study: Study, tmp_path: Path) -> None:
     copy = Trial(study, tmp_path / "copy", EMBED)
     first = copy.start(late(copy, "SIGSTOP"))

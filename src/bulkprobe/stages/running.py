@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: object) -> NoReturn:
         for each in caught:
             signal.signal(each, signal.SIG_DFL)
+        logging.getLogger("asyncio").disabled = True  # Zarr's reads under way would say at the end that they were
         raise Stopped(number)
 
     # What is ignored stays ignored, as under nohup.
