@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from guarding import outcome
 from hostile import made
+from reading import ROOT
 
 from bulkprobe import foreign
 from bulkprobe.encoders.scbert import read_genes
@@ -134,3 +135,10 @@ def test_many_heaps_in_one_another_are_not_read_for_hours(tmp_path: Path) -> Non
         with pytest.raises(foreign.Damaged, match="damaged texts"):
             refuse_endless_texts(file)
     assert sum(reads) < 4 * path.stat().st_size
+
+
+def test_whoever_opens_hdf5_looks_at_its_texts() -> None:
+    openers = {path.name: path.read_text() for path in (ROOT / "src").rglob("*.py") if "h5py.File(" in path.read_text()}
+    assert set(openers) == {"anndata_file.py", "embed_input.py", "scbert.py"}
+    for name, source in openers.items():
+        assert "refuse_endless_texts(" in source or "refuse_foreign_arrays(" in source, name
